@@ -1,0 +1,48 @@
+# Every target makes its own .venv when it is missing and is quick when it is there.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: demo test test-all lint check format bench clean
+
+# What runs: the package, in place, and nothing else.
+$(VENV)/.runs: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install --editable .
+	touch $@
+
+# What checks: the tools of the dev group as well.
+$(VENV)/.checks: $(VENV)/.runs
+	$(PIP) install --upgrade "pip>=25.1"
+	$(PIP) install --group dev
+	touch $@
+
+demo: $(VENV)/.runs
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.checks
+	$(BIN)/python -m pytest $(ARGS)
+
+test-all:
+	bash .ci/test-all
+
+lint: $(VENV)/.checks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright --warnings
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: lint test
+
+format: $(VENV)/.checks
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.checks
+	$(BIN)/python tests/bench/bench.py
+
+clean:
+	rm -rf $(VENV) .venv-3.* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .milepost
+	find engine cli tests examples -name __pycache__ -type d -prune -exec rm -rf {} +

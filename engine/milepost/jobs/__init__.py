@@ -1,0 +1,1 @@
+"""Running the work: loops that survive, and jobs of batches."""

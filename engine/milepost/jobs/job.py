@@ -1,0 +1,208 @@
+"""`job`: a function made into a resumable run over batches."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
+
+import msgspec
+
+from milepost.errors import ConfigurationError, JobFailedError
+from milepost.storage.names import check_name
+from milepost.types import Outcome
+from milepost.work.retry import Backoff
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterable
+
+    from milepost.jobs.loop import WhenComplete
+    from milepost.jobs.progress import ProgressFactory
+    from milepost.model.state import SessionStatistics
+    from milepost.store import Store
+    from milepost.types import Durability
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Plan = Literal["frozen", "extend"]
+
+EXIT_FAILED_BATCHES = 3
+
+
+class JobResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run of a job ended.
+
+    Attributes:
+        name: The session's name.
+        outcome: `COMPLETED`, or `FAILED` with failed batches.
+        completed: How many batches are completed, over all runs.
+        failures: Key of each failed batch to why it failed.
+        did_nothing: Whether there was nothing to do.
+        statistics: Running sums over the whole session.
+    """
+
+    name: str
+    outcome: Outcome
+    completed: int
+    failures: dict[str, str]
+    did_nothing: bool
+    statistics: SessionStatistics
+
+    @property
+    def exit_code(self) -> int:
+        """What a script should exit with: 0, or 3 with failed batches."""
+        return EXIT_FAILED_BATCHES if self.failures else 0
+
+    def raise_for_failures(self) -> None:
+        """Raise `JobFailedError` if batches stand as failed."""
+        if self.failures:
+            key, reason = next(iter(self.failures.items()))
+            raise JobFailedError(
+                f"{len(self.failures)} batches of {self.name!r} failed, for example {key!r}:"
+                f" {reason}",
+                failures=self.failures,
+                hint=f"see them: milepost show {self.name} --failed; try again: milepost retry"
+                f" {self.name}",
+            )
+
+
+class Job(Generic[P, R]):
+    """A function over a batch, with what it takes to run it over all of them.
+
+    Calling it calls the function itself. `run` carries on where the last run stopped.
+
+    Attributes:
+        name: The session's name.
+        workers: How many batches run at once, each in a thread.
+        attempts: Tries a batch gets in one run where its error is recoverable.
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        name: str,
+        *,
+        batches: Iterable[Any] | Callable[[], Iterable[Any]],
+        key: Callable[[Any], Any] | None,
+        label: Callable[[Any], str] | None,
+        workers: int,
+        attempts: int,
+        plan: Plan,
+        when_complete: WhenComplete,
+        durability: Durability,
+        store: Store | str | os.PathLike[str] | None,
+        backoff: Backoff,
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self.name = check_name(name)
+        self.batches = batches
+        self.key = key
+        self.label = label
+        self.workers = check_count("workers", workers)
+        self.attempts = check_count("attempts", attempts)
+        self.plan: Plan = plan
+        self.when_complete: WhenComplete = when_complete
+        self.durability: Durability = durability
+        self.store = store
+        self.backoff = backoff
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the undecorated function."""
+        return self._function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<Job {self.name!r}>"
+
+    def run(
+        self,
+        *,
+        store: Store | str | os.PathLike[str] | None = None,
+        workers: int | None = None,
+        attempts: int | None = None,
+        durability: Durability | None = None,
+        plan: Plan | None = None,
+        when_complete: WhenComplete | None = None,
+        progress: bool | ProgressFactory | None = None,
+    ) -> JobResult:
+        """Run what is not done, and return when nothing is left that this run may do.
+
+        What is not given is as the decorator said. Errors: `AlreadyLockedError` where another
+        process runs it; `KeyboardInterrupt` or `SystemExit(143)` after a signal, with all saved.
+        """
+        from milepost.jobs.runner import Runner  # noqa: PLC0415  # the runner knows jobs
+
+        return Runner(
+            self,
+            store=self.store if store is None else store,
+            workers=self.workers if workers is None else check_count("workers", workers),
+            attempts=self.attempts if attempts is None else check_count("attempts", attempts),
+            durability=durability or self.durability,
+            plan=plan or self.plan,
+            when_complete=when_complete or self.when_complete,
+            progress=progress,
+        ).run()
+
+
+def check_count(name: str, value: int) -> int:
+    """A whole number from 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:  # pyright: ignore[reportUnnecessaryIsInstance]  # callers are not all typed
+        raise ConfigurationError(f"{name} is {value!r}; it must be a whole number from 1")
+    return value
+
+
+def job(
+    name: str,
+    *,
+    batches: Iterable[Any] | Callable[[], Iterable[Any]],
+    key: Callable[[Any], Any] | None = None,
+    label: Callable[[Any], str] | None = None,
+    workers: int = 1,
+    attempts: int = 3,
+    plan: Plan = "frozen",
+    when_complete: WhenComplete = "stop",
+    durability: Durability = "process",
+    store: Store | str | os.PathLike[str] | None = None,
+    backoff: Backoff | None = None,
+) -> Callable[[Callable[P, R]], Job[P, R]]:
+    """Make a function over one batch into a job over all of them.
+
+    Args:
+        name: The session's name.
+        batches: All batches, or a function that lists them; asked once, and sealed as the plan
+            before the first batch starts.
+        key: What a batch is known by: text or a whole number. Text and numbers are their own key.
+        label: What people call it; a mapping's `label` or `name` by default.
+        workers: Batches at once, each in a thread.
+        attempts: Tries a batch gets in one run where its error is recoverable.
+        plan: `"extend"` asks for the batches in every run and adds what is new.
+        when_complete: What a run after the end does.
+        durability: What an update survives when its call returns.
+        store: The store or its folder; default as `resolve_path` says.
+        backoff: How long to wait between tries.
+    """
+    if plan not in {"frozen", "extend"}:
+        raise ConfigurationError(f"plan is {plan!r}; it must be 'frozen' or 'extend'")
+    if when_complete not in {"stop", "restart", "error"}:
+        raise ConfigurationError(
+            f"when_complete is {when_complete!r}; it must be 'stop', 'restart' or 'error'"
+        )
+
+    def decorate(function: Callable[P, R]) -> Job[P, R]:
+        return Job(
+            function,
+            name,
+            batches=batches,
+            key=key,
+            label=label,
+            workers=workers,
+            attempts=attempts,
+            plan=plan,
+            when_complete=when_complete,
+            durability=durability,
+            store=store,
+            backoff=backoff or Backoff(),
+        )
+
+    return decorate

@@ -1,0 +1,268 @@
+"""`resume`: a plain loop that survives.
+
+The session has one batch, whose items are the loop's. It is opened when the loop begins and closed
+when it is left, however that happens.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, TypeVar
+
+from milepost.errors import ConfigurationError, UnfinishedError
+from milepost.jobs import notices
+from milepost.jobs.progress import display
+from milepost.jobs.signals import StopSignals
+from milepost.session.items import Items, StopRequested
+from milepost.store import Store
+from milepost.types import Outcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractContextManager
+
+    from milepost.jobs.progress import ProgressFactory
+    from milepost.session.batch import Batch
+    from milepost.session.session import Session
+    from milepost.types import Durability, Key
+
+T = TypeVar("T")
+
+WhenComplete = Literal["stop", "restart", "error"]
+
+BATCH_KEY: Final = "items"
+
+
+def open_store(store: Store | str | os.PathLike[str] | None) -> Store:
+    """The store meant by a `store=` argument."""
+    return store if isinstance(store, Store) else Store(store)
+
+
+def check_when_complete(value: str) -> None:
+    """Refuse what is none of the three words."""
+    if value not in {"stop", "restart", "error"}:
+        raise ConfigurationError(
+            f"when_complete is {value!r}; it must be 'stop', 'restart' or 'error'"
+        )
+
+
+def resume(
+    source: Iterable[T],
+    name: str,
+    *,
+    key: Callable[[T], Key] | None = None,
+    total: int | None = None,
+    when_complete: WhenComplete = "stop",
+    store: Store | str | os.PathLike[str] | None = None,
+    durability: Durability = "process",
+    progress: bool | ProgressFactory | None = None,
+) -> Items[T]:
+    """Loop over the items of a source that are not done yet, in this run or any before it.
+
+    The last item is acknowledged when the loop asks for the next one, so a killed loop carries on
+    with the item in hand. Items are known by `key(item)`; text and whole numbers are their own key.
+
+    Args:
+        source: All items, every time; those that are done are passed over.
+        name: The session's name.
+        key: What an item is known by: text or a whole number.
+        total: How many items there are, where the source does not tell.
+        when_complete: What a run after the end does: `"stop"` runs what is new in the source and
+            nothing else, `"restart"` begins anew, `"error"` raises `UnfinishedError`.
+        store: The store or its folder; default as `resolve_path` says.
+        durability: What an acknowledgement survives.
+        progress: `True` for a progress line, `False` for no line at all; by default the start and
+            the end are told on stderr.
+
+    Use it as a context manager to have an exception recorded on the item in hand.
+    """
+    check_when_complete(when_complete)
+    return Loop(
+        source,
+        name,
+        key=key,
+        total=total,
+        when_complete=when_complete,
+        store=open_store(store),
+        durability=durability,
+        progress=progress,
+    )
+
+
+class Loop(Items[T]):
+    """The items of a `resume`."""
+
+    def __init__(
+        self,
+        source: Iterable[T],
+        name: str,
+        *,
+        key: Callable[[T], Key] | None,
+        total: int | None,
+        when_complete: WhenComplete,
+        store: Store,
+        durability: Durability,
+        progress: bool | ProgressFactory | None,
+    ) -> None:
+        super().__init__(None, source, key=key, total=total)
+        self._name = name
+        self._when_complete = when_complete
+        self._store = store
+        self._durability: Durability = durability
+        self._quiet = progress is False
+        self._progress = progress
+        self._signals: StopSignals | None = None
+        self._display: AbstractContextManager[object] | None = None
+        self._failed_key: Key | None = None
+        self._session: Session | None = None
+
+    def _open(self) -> Batch:
+        session = self._store.session(
+            self._name, total_batches=1, durability=self._durability, execute=False
+        )
+        self._session = session
+        try:
+            return self._enter(session)
+        except BaseException:
+            session.close()
+            raise
+
+    def _enter(self, session: Session) -> Batch:
+        state = session.live
+        if state.outcome is not None:
+            if self._when_complete == "restart":
+                session.restart()
+                session.set_total_batches(1)
+            elif self._when_complete == "error":
+                raise UnfinishedError(
+                    notices.complete_line(session), hint=f"milepost restart {self._name}"
+                )
+        if not self._quiet:
+            notices.say_start(session, in_items=True)
+        self._failed_key = _raised_on(session)
+        self._signals = StopSignals(session.request_stop).__enter__()
+        if self._progress:
+            self._display = display(session, self._progress)
+            self._display.__enter__()
+        return session.batch(0) if session.recorded(0) else self._start(session)
+
+    def _start(self, session: Session) -> Batch:
+        session.begin_execution()
+        return session.start_batch(BATCH_KEY, number=0, items_total=self._total, keeps_items=True)
+
+    def _begin(self, batch: Batch) -> None:
+        session = batch.session
+        active = session.live.active_batches.get(0)
+        if active is None or not active.resumed_ns:
+            self._start(session)
+
+    def __next__(self) -> T:
+        try:
+            item = super().__next__()
+        except StopRequested:
+            self._stop()
+        except StopIteration:
+            raise
+        except BaseException as error:
+            self._close(error, on_purpose=False)
+            raise
+        if self._failed_key is not None and self.key == self._failed_key and not self._guarded:
+            notices.say(
+                f"{self._name}: item {self.key!r} raised in the run before and is tried again; to"
+                f" record such a failure and go on with the rest next time, write: with"
+                f" milepost.resume(...) as items"
+            )
+        self._failed_key = None
+        return item
+
+    def _stop(self) -> NoReturn:
+        signals = self._signals
+        self._close(None, on_purpose=True)
+        if signals is not None and signals.received is not None:
+            notices.say(f"{self._name}: stopped after the item in hand; run it again to carry on")
+            signals.raise_stop()
+        raise KeyboardInterrupt
+
+    def _finish(self, batch: Batch) -> None:
+        session = batch.session
+        try:
+            self._finish_session(batch, session)
+        finally:
+            self._put_down()
+            session.close()
+
+    def _finish_session(self, batch: Batch, session: Session) -> None:
+        state = session.live
+        if state.outcome is Outcome.COMPLETED:
+            self._say(notices.complete_line(session))
+        else:
+            active = state.active_batches.get(0)
+            if active is not None:
+                if not active.resumed_ns:
+                    self._start(session)
+                if active.items_total is None:
+                    batch.update_progress(items_total=active.items_finished)
+                batch.complete()
+            if state.outcome is None:
+                session.begin_execution()
+                session.complete()
+            self._say_end(session)
+        if self.duplicates:
+            self._say(
+                f"{self._name}: {notices.counted(self.duplicates, 'duplicate key')} passed over;"
+                " an item runs once"
+            )
+        if self.vanished:
+            self._say(
+                f"{self._name}: {notices.counted(self.vanished, 'key')} of earlier runs"
+                " no longer in the source"
+            )
+
+    def _say_end(self, session: Session) -> None:
+        sums = session.live.session_statistics
+        if session.live.outcome is Outcome.FAILED:
+            self._say(
+                f"{self._name}: ended with"
+                f" {notices.counted(sums.total_items_failed, 'failed item')},"
+                f" {sums.total_items_processed:,} completed"
+            )
+            if self.waiting:
+                self._say(notices.waiting_line(self._name, self.waiting, "item"))
+        else:
+            done = notices.counted(sums.total_items_processed, "item")
+            self._say(f"{self._name}: complete, {done}")
+
+    def _leave(self, error: BaseException | None, *, on_purpose: bool) -> None:
+        signals = self._signals
+        self._put_down()
+        session = self._session
+        if session is None or session.closed:
+            return
+        interrupted = signals is not None and signals.received is not None
+        if isinstance(error, KeyboardInterrupt):
+            on_purpose = True
+        elif interrupted and signals is not None:
+            import signal  # noqa: PLC0415  # only to name what was received
+
+            on_purpose = signals.received == signal.SIGINT
+        session.end(Outcome.STOPPED if on_purpose else Outcome.INTERRUPTED, error)
+
+    def _put_down(self) -> None:
+        shown, self._display = self._display, None
+        if shown is not None:
+            shown.__exit__(None, None, None)
+        if self._signals is not None:
+            self._signals.close()
+
+    def _say(self, line: str) -> None:
+        if not self._quiet:
+            notices.say(line)
+
+
+def _raised_on(session: Session) -> Key | None:
+    """The item that was in hand when the run before ended by an exception."""
+    state = session.live
+    latest = state.executions[-1] if state.executions else None
+    if latest is None or latest.outcome is not Outcome.INTERRUPTED or not latest.in_flight:
+        return None
+    return latest.in_flight[0][1]

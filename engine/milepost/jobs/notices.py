@@ -1,0 +1,68 @@
+"""What a run tells its user on stderr: one line at the start, one at the end, and what matters."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from milepost.clock import utc
+from milepost.model.estimate import batch_counts, item_counts
+
+if TYPE_CHECKING:
+    from milepost.session.session import Session
+
+
+def say(text: str) -> None:
+    """One line on stderr; a closed stderr is no reason to stop the work."""
+    try:
+        print(f"milepost: {text}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        return
+
+
+def counted(number: int, word: str) -> str:
+    """`1 item`, `2 items`, `1,200 batches`."""
+    plural = word if number == 1 else word + ("es" if word.endswith("ch") else "s")
+    return f"{number:,} {plural}"
+
+
+def say_start(session: Session, *, in_items: bool) -> None:
+    """NEW or resumed, from where, and the absolute path; then what was met on the way."""
+    say(start_line(session, in_items=in_items))
+    if session.notice:
+        say(f"{session.name}: {session.notice}")
+    for finding in session.findings:
+        say(f"{session.name}: {'DAMAGE' if finding.is_error else 'note'}: {finding.message}")
+
+
+def start_line(session: Session, *, in_items: bool) -> str:
+    """The line that every start says."""
+    state = session.live
+    if not state.executions and not state.completed_batches:
+        return f"{session.name}: NEW in {session.path}"
+    items = item_counts(state)
+    if in_items:
+        done = f"{counted(items.completed + items.skipped, 'item')} done"
+        failed = items.failed
+    else:
+        batches = batch_counts(state)
+        total = state.total_batches
+        done = f"{batches.completed:,} of {total:,} batches done" if total else "no batch done"
+        failed = batches.failed
+    extra = f", {failed:,} failed" if failed else ""
+    died = " after its process died" if session.was_dead else ""
+    return f"{session.name}: resumed{died} with {done}{extra}, from {session.path}"
+
+
+def complete_line(session: Session) -> str:
+    """What a run of a completed session says."""
+    since = session.live.ended_ns or session.live.updated_ns
+    return (
+        f"{session.name}: complete since {utc(since):%Y-%m-%d %H:%M:%S} UTC;"
+        f" to do it all again: milepost restart {session.name}"
+    )
+
+
+def waiting_line(name: str, count: int, word: str) -> str:
+    """What a run says of failures that it does not try again by itself."""
+    return f"{name}: {counted(count, 'failed ' + word)} left as is; to try again: milepost retry {name}"

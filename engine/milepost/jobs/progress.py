@@ -1,0 +1,110 @@
+"""One line that says how far the work is, from the session's own numbers.
+
+On a terminal it is rewritten in place; elsewhere a line is printed now and then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from typing import TYPE_CHECKING, Final
+
+from milepost.model.estimate import active_ns, batch_counts, item_counts, progress, remaining_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+    from typing import Self
+
+    from milepost.session.session import Session
+
+    ProgressFactory = Callable[[Session], AbstractContextManager[object]]
+
+TERMINAL_SECONDS: Final = 0.2
+QUIET_SECONDS: Final = 30.0
+
+
+def progress_line(session: Session) -> str:
+    """Counts, speed and what is left, as text of one line."""
+    state = session.live
+    batches, items = batch_counts(state), item_counts(state)
+    share = progress(state)
+    parts = [session.name]
+    if share is not None:
+        parts.append(f"{share:4.0%}")
+    if (state.total_batches or 0) > 1:
+        parts.append(f"{batches.completed:,}/{state.total_batches:,} batches")
+    finished = items.completed + items.failed + items.skipped
+    parts.append(f"{finished:,} items")
+    if batches.failed or items.failed:
+        parts.append(f"{batches.failed:,} batches failed, {items.failed:,} items failed")
+    elapsed = active_ns(state)
+    if elapsed > 0 and finished:
+        parts.append(f"{finished / (elapsed / 1e9):,.1f}/s")
+    left = remaining_ns(state)
+    if left:
+        parts.append(f"{duration(left)} left")
+    return " · ".join(parts)
+
+
+def duration(ns: int) -> str:
+    """`45s`, `3m20s`, `2h05m`, `3d4h`."""
+    seconds = max(0, ns) // 1_000_000_000
+    if seconds < 60:
+        return f"{seconds}s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes}m{seconds:02}s"
+    hours, minutes = divmod(minutes, 60)
+    if hours < 24:
+        return f"{hours}h{minutes:02}m"
+    days, hours = divmod(hours, 24)
+    return f"{days}d{hours}h"
+
+
+class PlainProgress:
+    """The progress line without any library."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._terminal = sys.stderr.isatty()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="milepost-progress", daemon=True)
+        self._width = 0
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        interval = TERMINAL_SECONDS if self._terminal else QUIET_SECONDS
+        while not self._stop.wait(interval):
+            self._show()
+        if self._terminal:
+            self._show(end="\n")
+
+    def _show(self, end: str = "") -> None:
+        # The state changes while it is read; a line that cannot be made is left out.
+        with contextlib.suppress(RuntimeError, KeyError, OSError, ValueError):
+            line = progress_line(self._session)
+            if self._terminal:
+                padding = " " * max(0, self._width - len(line))
+                self._width = len(line)
+                print(f"\r{line}{padding}", end=end, file=sys.stderr, flush=True)
+            else:
+                print(f"milepost: {line}", file=sys.stderr, flush=True)
+
+
+def display(
+    session: Session,
+    wanted: bool | ProgressFactory,  # the value of progress=
+) -> AbstractContextManager[object]:
+    """What shows the progress of a session, if anything does."""
+    if callable(wanted):
+        return wanted(session)
+    return PlainProgress(session) if wanted else contextlib.nullcontext()

@@ -1,0 +1,314 @@
+"""Running a job: plan, workers, tries, ends, signals.
+
+- Batches run in this order: interrupted ones, pending ones, failed ones that may be tried again.
+- A batch is tried up to `attempts` times where its error is recoverable, with growing waits; each
+  try is recorded. What fails for good is recorded, and the run goes on.
+- Workers hand the ends of their batches to the main thread, which commits all that are there with
+  one sync. Nothing counts as ended before that.
+- A signal lets every worker finish the item in hand; what still works after the grace is left
+  behind, unacknowledged, in daemon threads whose further calls raise.
+- An error of the store itself (full, superseded, poisoned) ends the run: no body is to blame for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from milepost.errors import (
+    ClosedError,
+    FormatError,
+    StorageError,
+    SupersededError,
+    UnfinishedError,
+)
+from milepost.jobs import notices
+from milepost.jobs.job import JobResult
+from milepost.jobs.loop import open_store
+from milepost.jobs.progress import display
+from milepost.jobs.signals import GRACE_SECONDS, StopSignals
+from milepost.session.items import StopRequested
+from milepost.types import BatchStatus, Outcome
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator
+
+    from milepost.jobs.job import Job, Plan
+    from milepost.jobs.loop import WhenComplete
+    from milepost.jobs.progress import ProgressFactory
+    from milepost.model.events import BatchCompleted, BatchFailed
+    from milepost.session.batch import Batch
+    from milepost.session.session import Session
+    from milepost.store import Store
+    from milepost.types import Durability
+
+_POLL_SECONDS = 0.1
+_OUR_FAULT = (StorageError, SupersededError, ClosedError, FormatError)
+
+
+class _Ended(NamedTuple):
+    """What a worker has to say of a batch."""
+
+    ending: Callable[[], BatchCompleted | BatchFailed] | None
+    error: BaseException | None
+
+
+class Runner:
+    """One run of one job."""
+
+    def __init__(
+        self,
+        job: Job[..., Any],
+        *,
+        store: Store | str | os.PathLike[str] | None,
+        workers: int,
+        attempts: int,
+        durability: Durability,
+        plan: Plan,
+        when_complete: WhenComplete,
+        progress: bool | ProgressFactory | None,
+    ) -> None:
+        self._job = job
+        self._store = open_store(store)
+        self._workers = workers
+        self._attempts = attempts
+        self._durability: Durability = durability
+        self._plan: Plan = plan
+        self._when_complete = when_complete
+        self._progress = progress
+        self._quiet = progress is False
+        self._give_up = False
+        self._session: Session
+
+    def run(self) -> JobResult:
+        """Carry the job on to its end, or to the end of what this run may do."""
+        session = self._store.session(self._job.name, durability=self._durability, execute=False)
+        self._session = session
+        try:
+            with StopSignals(session.request_stop) as signals:
+                try:
+                    result = self._run(session)
+                except StopRequested:
+                    self._stopped(session, signals)
+                    signals.raise_stop()
+                return result
+        except BaseException as error:
+            if not session.closed:
+                stopped = isinstance(error, KeyboardInterrupt)
+                with contextlib.suppress(Exception):
+                    # The error on its way is the one to see.
+                    session.end(Outcome.STOPPED if stopped else Outcome.INTERRUPTED, error)
+            raise
+        finally:
+            session.close()
+
+    def _stopped(self, session: Session, signals: StopSignals) -> None:
+        on_purpose = signals.received in {None, signal.SIGINT}
+        session.end(Outcome.STOPPED if on_purpose else Outcome.INTERRUPTED)
+        self._say(f"{session.name}: stopped after the items in hand; run it again to carry on")
+
+    def _run(self, session: Session) -> JobResult:
+        ended = session.live.outcome is not None
+        if ended and self._when_complete == "restart":
+            session.restart()
+            ended = False
+        elif ended and self._when_complete == "error":
+            raise UnfinishedError(
+                notices.complete_line(session), hint=f"milepost restart {session.name}"
+            )
+        if not self._quiet:
+            notices.say_start(session, in_items=False)
+        if not ended or self._plan == "extend":
+            added = session.ensure_plan(
+                self._job.batches, key=self._job.key, label=self._job.label, plan=self._plan
+            )
+            ended = ended and not added
+        if ended and not session.recoverable():
+            return self._nothing_to_do(session)
+        session.begin_execution()
+        with display(session, self._progress or False):
+            if self._workers == 1:
+                self._run_here(session)
+            else:
+                self._run_in_threads(session)
+        session.complete()
+        result = self._result(session, did_nothing=False)
+        self._say_end(session, result)
+        return result
+
+    def _nothing_to_do(self, session: Session) -> JobResult:
+        if session.live.failed_batches:
+            count = len(session.live.failed_batches)
+            self._say(notices.waiting_line(session.name, count, "batch"))
+        else:
+            self._say(notices.complete_line(session))
+        return self._result(session, did_nothing=True)
+
+    # One batch after another, in the main thread.
+
+    def _run_here(self, session: Session) -> None:
+        for number in session.to_do():
+            if session.stop_requested:
+                raise StopRequested
+            ending = self._work(session, number)
+            if ending is not None:
+                session.end_batches([ending])
+
+    # Several at once.
+
+    def _run_in_threads(self, session: Session) -> None:
+        numbers = session.to_do()
+        handing_out = threading.Lock()
+        ends: queue.SimpleQueue[_Ended] = queue.SimpleQueue()
+        threads = [
+            threading.Thread(
+                target=self._work_on,
+                args=(session, numbers, handing_out, ends),
+                name=f"milepost-worker-{index}",
+                daemon=True,
+            )
+            for index in range(self._workers)
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            self._commit_ends(session, threads, ends)
+        except BaseException:
+            self._give_up = True
+            raise
+
+    def _work_on(
+        self,
+        session: Session,
+        numbers: Iterator[int],
+        handing_out: threading.Lock,
+        ends: queue.SimpleQueue[_Ended],
+    ) -> None:
+        try:
+            while not session.stop_requested and not self._give_up:
+                with handing_out:
+                    number = next(numbers, None)
+                if number is None:
+                    return
+                ending = self._work(session, number)
+                if ending is not None:
+                    ends.put(_Ended(ending, None))
+        except StopRequested:
+            return
+        except BaseException as error:  # raised again in the main thread
+            self._give_up = True
+            ends.put(_Ended(None, error))
+
+    def _commit_ends(
+        self, session: Session, threads: list[threading.Thread], ends: queue.SimpleQueue[_Ended]
+    ) -> None:
+        """Commit what ended, together, until all workers are through."""
+        deadline: float | None = None
+        failure: BaseException | None = None
+        while True:
+            alive = any(thread.is_alive() for thread in threads)
+            ended = _drain(ends, wait=alive)
+            failure = failure or next((each.error for each in ended if each.error), None)
+            session.end_batches([each.ending for each in ended if each.ending is not None])
+            if not alive and not ended:
+                break
+            if session.stop_requested or failure is not None:
+                deadline = deadline or time.monotonic() + GRACE_SECONDS
+                if time.monotonic() > deadline:
+                    break  # what is still in hand is dropped: it was never acknowledged
+        if failure is not None:
+            raise failure
+        if session.stop_requested:
+            raise StopRequested
+
+    # One batch.
+
+    def _work(
+        self, session: Session, number: int
+    ) -> Callable[[], BatchCompleted | BatchFailed] | None:
+        """Run one batch with its tries; return how it ends, `None` if its body ended it itself."""
+        batch = session.start_batch(session.batch(number).key)
+        for attempt in range(1, self._attempts + 1):
+            try:
+                self._job(batch)
+            except _OUR_FAULT:
+                if session.closed or not self._ended_by_body(batch):
+                    raise
+                return None
+            except Exception as error:
+                if self._ended_by_body(batch):
+                    return None
+                failing = self._failing(batch, error)
+                _, _, recoverable = session.judge(error)
+                if not recoverable or attempt == self._attempts:
+                    return failing
+                self._wait_for_next_try(session, batch, error, attempt)
+            else:
+                return None if self._ended_by_body(batch) else batch.ending
+        raise AssertionError("a last try returns")
+
+    @staticmethod
+    def _failing(batch: Batch, error: Exception) -> Callable[[], BatchFailed]:
+        return lambda: batch.failing(error)
+
+    @staticmethod
+    def _ended_by_body(batch: Batch) -> bool:
+        return batch.status is not BatchStatus.PROCESSING
+
+    def _wait_for_next_try(
+        self, session: Session, batch: Batch, error: Exception, attempt: int
+    ) -> None:
+        delay = self._job.backoff.delay_seconds(attempt)
+        batch.attempt_failed(error, delay)
+        until = time.monotonic() + delay
+        while (left := until - time.monotonic()) > 0:
+            if session.stop_requested or self._give_up:
+                raise StopRequested
+            time.sleep(min(_POLL_SECONDS, left))
+        batch.begin_again()
+
+    # What it says.
+
+    def _result(self, session: Session, *, did_nothing: bool) -> JobResult:
+        state = session.state
+        return JobResult(
+            name=session.name,
+            outcome=state.outcome or Outcome.COMPLETED,
+            completed=len(state.completed_batches),
+            failures={each.batch_id: each.error_message for each in state.failed_batches.values()},
+            did_nothing=did_nothing,
+            statistics=state.session_statistics,
+        )
+
+    def _say_end(self, session: Session, result: JobResult) -> None:
+        items = notices.counted(result.statistics.total_items_processed, "item")
+        batches = notices.counted(result.completed, "batch")
+        if not result.failures:
+            self._say(f"{session.name}: complete, {batches}, {items}")
+            return
+        failed = notices.counted(len(result.failures), "batch")
+        self._say(f"{session.name}: ended with {failed} failed, {batches} completed, {items}")
+        for key, reason in list(result.failures.items())[:3]:
+            self._say(f"{session.name}: failed: {key}: {reason:.200}")
+        left = len(result.failures) - len(session.recoverable())
+        if left:
+            self._say(notices.waiting_line(session.name, left, "batch"))
+
+    def _say(self, line: str) -> None:
+        if not self._quiet:
+            notices.say(line)
+
+
+def _drain(ends: queue.SimpleQueue[_Ended], *, wait: bool) -> list[_Ended]:
+    """All ends that are there; at least one, or a short wait, while workers live."""
+    found: list[_Ended] = []
+    with contextlib.suppress(queue.Empty):
+        found.append(ends.get(timeout=_POLL_SECONDS) if wait else ends.get_nowait())
+        while True:
+            found.append(ends.get_nowait())
+    return found

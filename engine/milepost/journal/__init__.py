@@ -1,0 +1,1 @@
+"""Append-only files of events, each of them one writer's."""

@@ -1,0 +1,170 @@
+"""Reading a journal: every record that is sure, and what the end of the file means.
+
+- Nothing behind the first record that does not check is believed.
+- What stands there is told apart: nothing or zeros (a clean end), a tail that was never known to be
+  on the disk (torn: a crash or a writer at work), or one that was (damaged: acknowledged work gone).
+- `through` is how much a successor accepted: what a superseded writer wrote after that is reported,
+  never read.
+
+Source: FORMAT.md, "Reading a journal".
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final, cast
+
+import msgspec
+
+from milepost.errors import UnsupportedVersionError
+from milepost.journal import record
+from milepost.model.events import BatchEvent
+
+_SYNCED_OPENING: Final = b"\x93\x01"
+"""How every encoded `SyncedThrough` begins: an array of three, tag 1."""
+_SYNCED_BYTES_MAX: Final = 16
+
+
+class Tail(enum.Enum):
+    """What stands behind the last sure record."""
+
+    CLEAN = "clean"
+    """Nothing, or zeros allocated ahead."""
+    BEYOND = "beyond"
+    """Records that no successor accepted: a superseded writer's."""
+    TORN = "torn"
+    """Bytes that were never known to be on the disk."""
+    DAMAGED = "damaged"
+    """Bytes that were known to be on the disk, and are not what they were."""
+
+
+class Replay(msgspec.Struct, kw_only=True):
+    """What a journal holds.
+
+    Attributes:
+        name: Which journal.
+        opened: Its first record; `None` if that is damaged, and then the journal counts as empty.
+        events: Its events, in order.
+        size_bytes: Where the last sure record ends.
+        chain: Chain value there.
+        synced_through: Highest sequence number known to have been on the disk.
+        tail: What stands behind.
+        tail_bytes: How much of it.
+    """
+
+    name: record.JournalName
+    opened: record.JournalOpened | None
+    events: list[BatchEvent]
+    size_bytes: int
+    chain: int
+    synced_through: int
+    tail: Tail
+    tail_bytes: int
+
+    @property
+    def last(self) -> int:
+        """Sequence number of the last sure event; one before the first where there is none."""
+        return self.events[-1].sequence if self.events else self.name.first - 1
+
+
+def replay(
+    data: bytes, name: record.JournalName, session_uid: str, *, through: int | None = None
+) -> Replay:
+    """Read a journal's bytes as far as they are sure.
+
+    Errors: `UnsupportedVersionError` for a newer format. Damage is no error here but a finding of
+        the caller's.
+    """
+    version = record.read_file_header(data)
+    if version is not None and version > record.FORMAT_VERSION:
+        raise UnsupportedVersionError(
+            f"{name.path} is of format {version}; this milepost reads up to"
+            f" {record.FORMAT_VERSION}",
+            path=name.path,
+            found=version,
+            supported=record.FORMAT_VERSION,
+            hint="install a newer milepost",
+        )
+    result = Replay(
+        name=name,
+        opened=None,
+        events=[],
+        size_bytes=0,
+        chain=0,
+        synced_through=0,
+        tail=Tail.CLEAN,
+        tail_bytes=0,
+    )
+    if version is not None:
+        _read_records(result, data, session_uid, through)
+    if result.tail is Tail.CLEAN:
+        _judge_tail(result, data, session_uid)
+    return result
+
+
+def _read_records(result: Replay, data: bytes, session_uid: str, through: int | None) -> None:
+    offset = record.FILE_HEADER_BYTES
+    chain = record.first_seed(data)
+    expected = result.name.first
+    while (found := record.next_record(data, offset, chain)) is not None:
+        payload, stop, checksum = found
+        if isinstance(payload, record.SyncedThrough):
+            proof = record.synced_proof(payload.sequence, result.name, session_uid)
+            if payload.proof != proof:
+                break
+            result.synced_through = max(result.synced_through, payload.sequence)
+        elif isinstance(payload, record.JournalOpened):
+            if result.opened is not None or not _is_ours(payload, result.name, session_uid):
+                break
+            result.opened = payload
+        else:
+            event = cast("BatchEvent", payload)
+            if result.opened is None or event.sequence != expected:
+                break
+            if through is not None and event.sequence > through:
+                result.tail = Tail.BEYOND
+                result.tail_bytes = len(data.rstrip(b"\0")) - offset
+                break
+            result.events.append(event)
+            expected += 1
+        offset = stop
+        chain = checksum
+    if result.opened is not None:
+        result.size_bytes = offset
+        result.chain = chain
+
+
+def _is_ours(opened: record.JournalOpened, name: record.JournalName, session_uid: str) -> bool:
+    return (opened.epoch, opened.first) == name and opened.session_uid == session_uid
+
+
+def _judge_tail(result: Replay, data: bytes, session_uid: str) -> None:
+    rest = data[result.size_bytes :].rstrip(b"\0")
+    if not rest:
+        return
+    result.tail = Tail.TORN
+    result.tail_bytes = len(rest)
+    promised = _highest_synced(data[result.size_bytes :], result.name, session_uid)
+    promised = max(promised, result.synced_through)
+    result.synced_through = promised
+    if promised > result.last:
+        result.tail = Tail.DAMAGED
+
+
+def _highest_synced(rest: bytes, name: record.JournalName, session_uid: str) -> int:
+    """The highest "synced through" behind the damage, each known by its own proof."""
+    highest = 0
+    position = rest.find(_SYNCED_OPENING)
+    while position >= 0:
+        header = position - record.RECORD_HEADER.size
+        if header >= 0:
+            _, length = record.RECORD_HEADER.unpack_from(rest, header)
+            if 0 < length <= _SYNCED_BYTES_MAX:
+                try:
+                    mark = record.decode_synced(rest[position : position + length])
+                except msgspec.MsgspecError:
+                    mark = None
+                if mark and mark.proof == record.synced_proof(mark.sequence, name, session_uid):
+                    highest = max(highest, mark.sequence)
+        position = rest.find(_SYNCED_OPENING, position + 1)
+    return highest

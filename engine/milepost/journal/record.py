@@ -1,0 +1,168 @@
+"""Journal records: how they are framed, chained and told apart.
+
+- A file opens with 16 bytes: magic, format version, CRC-32 of the two. Records follow without gap.
+- A record is CRC-32, length, payload. The CRC covers length and payload and is seeded with the CRC
+  of the record before it (the first with the file header's), so a record that was lost, repeated,
+  swapped or left over from another file breaks the chain.
+- The first record is `JournalOpened`: whose journal this is and which predecessor it builds on.
+- `SyncedThrough` says that everything up to a sequence number is on the disk. It carries a proof of
+  its own, so that it is found behind damage as well: that is how damage is told from a torn tail.
+- All other payloads are events.
+
+Source: FORMAT.md, "Journal".
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Final, NamedTuple, TypeAlias, Union
+
+import msgspec
+
+from milepost.model.events import BatchEvent
+
+MAGIC: Final = b"MPJOURNL"
+FORMAT_VERSION: Final = 1
+RECORD_BYTES_MAX: Final = 64 << 20
+FILE_BYTES_MAX: Final = 1 << 31
+FOLDER: Final = "journal"
+ENDING: Final = ".journal"
+
+_FILE_HEADER: Final = struct.Struct("<8sII")
+RECORD_HEADER: Final = struct.Struct("<II")
+_LENGTH: Final = struct.Struct("<I")
+_CRC: Final = struct.Struct("<I")
+_PROOF: Final = struct.Struct("<QQQ")
+FILE_HEADER_BYTES: Final = _FILE_HEADER.size
+
+
+class JournalOpened(msgspec.Struct, array_like=True, frozen=True, tag=0):
+    """The first record of every journal.
+
+    Attributes:
+        session: The session's name.
+        session_uid: Its identity.
+        epoch: The writer's turn.
+        first: Sequence number of the first event that may follow.
+        predecessor: Name of the journal before, empty for none.
+        accepted_bytes: How much of the predecessor was accepted.
+        accepted_chain: The predecessor's chain value at that place.
+    """
+
+    session: str
+    session_uid: str
+    epoch: int
+    first: int
+    predecessor: str = ""
+    accepted_bytes: int = 0
+    accepted_chain: int = 0
+
+
+class SyncedThrough(msgspec.Struct, array_like=True, frozen=True, tag=1, gc=False):
+    """All events up to this one are on the disk.
+
+    Attributes:
+        sequence: The last of them.
+        proof: `synced_proof` of it.
+    """
+
+    sequence: int
+    proof: int
+
+
+Record: TypeAlias = Union[JournalOpened, SyncedThrough, BatchEvent]  # noqa: UP007
+
+encode_payload = msgspec.msgpack.Encoder().encode
+decode_payload = msgspec.msgpack.Decoder(Record).decode
+decode_synced = msgspec.msgpack.Decoder(SyncedThrough).decode
+
+
+class JournalName(NamedTuple):
+    """A journal's place in its session.
+
+    Attributes:
+        epoch: The writer's turn.
+        first: Sequence number of the first event that may be in it.
+    """
+
+    epoch: int
+    first: int
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return f"{self.first}.{self.epoch}{ENDING}"
+
+    @property
+    def path(self) -> str:
+        """The file, relative to the session's folder."""
+        return f"{FOLDER}/{self.name}"
+
+
+def parse_name(name: str) -> JournalName | None:
+    """The parts of a journal's file name; `None` for a stranger."""
+    parts = name.removesuffix(ENDING).split(".")
+    if not name.endswith(ENDING) or len(parts) != 2:
+        return None
+    if not all(part.isascii() and part.isdigit() for part in parts):
+        return None
+    parsed = JournalName(epoch=int(parts[1]), first=int(parts[0]))
+    return parsed if parsed.name == name else None
+
+
+def file_header() -> bytes:
+    """The opening 16 bytes of a journal."""
+    start = _FILE_HEADER.pack(MAGIC, FORMAT_VERSION, 0)[:-4]
+    return start + _CRC.pack(zlib.crc32(start))
+
+
+def read_file_header(data: bytes) -> int | None:
+    """The format version of a journal; `None` where the header is damaged or a stranger's."""
+    if len(data) < FILE_HEADER_BYTES:
+        return None
+    magic, version, checksum = _FILE_HEADER.unpack_from(data)
+    if magic != MAGIC or zlib.crc32(data[: FILE_HEADER_BYTES - 4]) != checksum:
+        return None
+    return int(version)
+
+
+def first_seed(data: bytes) -> int:
+    """The chain value before the first record."""
+    return zlib.crc32(data[:FILE_HEADER_BYTES])
+
+
+def frame(payload: bytes, chain: int) -> tuple[bytes, int]:
+    """A whole record, and the chain value after it."""
+    body = _LENGTH.pack(len(payload)) + payload
+    checksum = zlib.crc32(body, chain)
+    return _CRC.pack(checksum) + body, checksum
+
+
+def synced_proof(sequence: int, name: JournalName, session_uid: str) -> int:
+    """What makes a `SyncedThrough` of this journal known wherever it is found."""
+    return zlib.crc32(
+        _PROOF.pack(sequence, name.epoch, name.first), zlib.crc32(session_uid.encode())
+    )
+
+
+def next_record(data: bytes, offset: int, chain: int) -> tuple[Record, int, int] | None:
+    """The record at an offset, where the next one begins, and the chain value after it.
+
+    `None` where there is no record that checks: the end, a torn tail, or damage.
+    """
+    start = offset + RECORD_HEADER.size
+    if start > len(data):
+        return None
+    checksum, length = RECORD_HEADER.unpack_from(data, offset)
+    stop = start + length
+    if not 0 < length <= RECORD_BYTES_MAX or stop > len(data):
+        return None
+    view = memoryview(data)
+    if zlib.crc32(view[offset + _CRC.size : stop], chain) != checksum:
+        return None
+    try:
+        return decode_payload(view[start:stop]), stop, checksum
+    except (msgspec.MsgspecError, RecursionError):
+        # The checksum holds, so it was written so: by a newer milepost, within the format.
+        return None

@@ -1,0 +1,185 @@
+"""Whether a state makes sense: rules that return every finding, not the first.
+
+- Pure: a state in, findings out. What holds a session back and what is only told is the caller's
+  decision; `is_error` says which of the two a rule means.
+- Batches may end in any order, overlap in time, and be timed by a clock that was set back: none of
+  this is a finding.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from milepost.types import ItemStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from milepost.model.state import ActiveBatch, SessionState
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that is not as it should be.
+
+    Attributes:
+        rule: Short name of the rule, stable for programs.
+        message: What was found, for people.
+        path: The file it concerns, relative to the store or session; empty for the state itself.
+        is_error: Whether acknowledged work may be missing or wrong; else it is a notice.
+    """
+
+    rule: str
+    message: str
+    path: str = ""
+    is_error: bool = True
+
+
+def check(state: SessionState) -> list[Finding]:
+    """Everything about the state that cannot be right."""
+    return [
+        *_numbers(state),
+        *_sums(state),
+        *_times(state),
+        *(finding for batch in _begun(state) for finding in _items(batch)),
+    ]
+
+
+def _begun(state: SessionState) -> list[ActiveBatch]:
+    kept = [each.progress for each in state.completed_batches.values()]
+    return [
+        *state.active_batches.values(),
+        *state.pending_batches.values(),
+        *(each.partial_progress for each in state.failed_batches.values()),
+        *(each for each in kept if each is not None),
+    ]
+
+
+def _numbers(state: SessionState) -> Iterator[Finding]:
+    groups = {
+        "completed": state.completed_batches,
+        "active": state.active_batches,
+        "failed": state.failed_batches,
+        "pending": state.pending_batches,
+    }
+    owner: dict[int, str] = {}
+    keys: dict[str, int] = {}
+    for group, batches in groups.items():
+        for number, batch in batches.items():
+            if number in owner:
+                yield Finding(
+                    rule="batch-twice",
+                    message=f"batch {number} is {owner[number]} and {group} at once",
+                )
+            owner[number] = group
+            if batch.batch_number != number:
+                yield Finding(
+                    rule="batch-number",
+                    message=f"batch {number} says that it is number {batch.batch_number}",
+                )
+            if keys.setdefault(batch.batch_id, number) != number:
+                yield Finding(
+                    rule="batch-key",
+                    message=f"batches {keys[batch.batch_id]} and {number} share the key"
+                    f" {batch.batch_id!r}",
+                )
+    total = state.total_batches
+    beyond = [number for number in owner if number < 0 or (total is not None and number >= total)]
+    if beyond:
+        yield Finding(
+            rule="batch-range",
+            message=f"batch {beyond[0]} is not within the {total} batches of the session",
+        )
+    first = 0
+    for part in state.plan:
+        if part.first != first or part.count < 0:
+            yield Finding(
+                rule="plan-gap", message=f"the plan goes on with {part.first} after {first} batches"
+            )
+        first = part.first + part.count
+    if total is not None and first > total:
+        yield Finding(
+            rule="plan-total", message=f"the plan has {first} batches and the session {total}"
+        )
+
+
+def _sums(state: SessionState) -> Iterator[Finding]:
+    sums = state.session_statistics
+    begun = [
+        *state.active_batches.values(),
+        *state.pending_batches.values(),
+        *(each.partial_progress for each in state.failed_batches.values()),
+        *state.completed_batches.values(),
+    ]
+    expected = {
+        "total_batches_completed": len(state.completed_batches),
+        "total_batches_failed": len(state.failed_batches),
+        "total_items_processed": sum(batch.items_processed for batch in begun),
+        "total_items_failed": sum(batch.items_failed for batch in begun),
+        "total_items_skipped": sum(batch.items_skipped for batch in begun),
+        "total_batch_ns": sum(batch.active_ns for batch in state.completed_batches.values()),
+    }
+    for name, value in expected.items():
+        stated = getattr(sums, name)
+        if stated != value:
+            yield Finding(rule="sums", message=f"{name} is {stated}; the batches add up to {value}")
+
+
+def _times(state: SessionState) -> Iterator[Finding]:
+    if state.session_statistics.active_ns < 0:
+        yield Finding(rule="time", message="the session's active time is negative")
+    for batch in state.completed_batches.values():
+        if batch.active_ns < 0:
+            yield Finding(
+                rule="time", message=f"batch {batch.batch_number} has a negative duration"
+            )
+        if batch.ended_ns < batch.started_ns:
+            yield Finding(
+                rule="clock",
+                message=f"batch {batch.batch_number} ended before it began: the clock was set back",
+                is_error=False,
+            )
+    if state.updated_ns < state.created_ns:
+        yield Finding(
+            rule="clock",
+            message="the last event is older than the session: the clock was set back",
+            is_error=False,
+        )
+
+
+def _items(batch: ActiveBatch) -> Iterator[Finding]:
+    where = f"batch {batch.batch_number}"
+    if batch.is_counted:
+        if batch.items_total is not None and batch.items_finished > batch.items_total:
+            yield Finding(
+                rule="items-total",
+                message=f"{where} finished {batch.items_finished} of {batch.items_total} items",
+                is_error=False,
+            )
+        return
+    open_items = list(batch.open.values())
+    processing = sum(item.status is ItemStatus.PROCESSING for item in open_items)
+    failed = sum(item.status is ItemStatus.FAILED for item in open_items)
+    kept = len(batch.finished) + len(batch.done)
+    for what, stated, found in (
+        ("in flight", batch.items_processing, processing),
+        ("failed", batch.items_failed, failed),
+        ("completed or skipped", batch.items_processed + batch.items_skipped, kept),
+    ):
+        if stated != found:
+            yield Finding(
+                rule="items",
+                message=f"{where} states {stated} items {what} and records {found}",
+            )
+    both = batch.open.keys() & (batch.finished.keys() | batch.done)
+    both |= batch.finished.keys() & batch.done
+    if both:
+        key = next(iter(both))
+        yield Finding(rule="item-twice", message=f"{where} records item {key!r} in two places")
+    if batch.items_total is not None and batch.items_finished > batch.items_total:
+        yield Finding(
+            rule="items-total",
+            message=f"{where} finished {batch.items_finished} of {batch.items_total} items",
+            is_error=False,
+        )

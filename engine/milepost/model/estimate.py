@@ -1,0 +1,133 @@
+"""Counts and forecasts, computed from a state alone.
+
+- Every number is safe for zero items, zero time and a clock that was set back: what cannot be known
+  is `None`, never infinite, never negative.
+- Failed and skipped items are finished: no forecast waits for them. Active batches count with what
+  is left of them. Dead time is left out, because only time in which executions ran is divided by.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from milepost.model.state import ActiveBatch, SessionState
+
+
+class Counts(msgspec.Struct, frozen=True, kw_only=True):
+    """How many stand where.
+
+    Attributes:
+        pending: Known and not begun.
+        processing: Begun and not ended.
+        completed: Ended well.
+        failed: Given up.
+        skipped: Left out on purpose; always 0 for batches.
+    """
+
+    pending: int = 0
+    processing: int = 0
+    completed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+
+def batch_counts(state: SessionState) -> Counts:
+    """The session's batches by status; those nobody knows of yet are not counted."""
+    begun = len(state.completed_batches) + len(state.active_batches) + len(state.failed_batches)
+    total = max(state.total_batches or 0, begun + len(state.pending_batches))
+    return Counts(
+        pending=total - begun,
+        processing=len(state.active_batches),
+        completed=len(state.completed_batches),
+        failed=len(state.failed_batches),
+    )
+
+
+def item_counts(state: SessionState) -> Counts:
+    """The items of all batches begun so far, by status."""
+    sums = state.session_statistics
+    begun = [*state.active_batches.values(), *state.pending_batches.values()]
+    begun += [failed.partial_progress for failed in state.failed_batches.values()]
+    return Counts(
+        pending=sum(batch.items_pending for batch in begun),
+        processing=sum(batch.items_processing for batch in begun),
+        completed=sums.total_items_processed,
+        failed=sums.total_items_failed,
+        skipped=sums.total_items_skipped,
+    )
+
+
+def active_ns(state: SessionState, now_ns: int | None = None) -> int:
+    """How long executions ran so far, the open one up to `now_ns` (default: its last event)."""
+    execution = state.execution
+    if execution is None:
+        return state.session_statistics.active_ns
+    until = state.updated_ns if now_ns is None else now_ns
+    return state.session_statistics.active_ns + max(0, until - execution.started_ns)
+
+
+def batch_active_ns(batch: ActiveBatch, now_ns: int | None = None) -> int:
+    """How long a batch ran so far, dead time left out."""
+    if not batch.resumed_ns:
+        return batch.active_ns
+    until = batch.updated_ns if now_ns is None else now_ns
+    return batch.active_ns + max(0, until - batch.resumed_ns)
+
+
+def batch_remaining_ns(batch: ActiveBatch, now_ns: int | None = None) -> int | None:
+    """How long the rest of a batch should take at its own pace; `None` if that is unknown."""
+    if batch.items_total is None or not batch.items_finished:
+        return None
+    left = max(0, batch.items_total - batch.items_finished)
+    return _forecast(batch_active_ns(batch, now_ns), batch.items_finished, left)
+
+
+def remaining_ns(state: SessionState, now_ns: int | None = None) -> int | None:
+    """How long the rest of the session should take; `None` if that is unknown.
+
+    Counted in batches, where an active one counts as the share of it that is finished. A session of
+    one batch, or one whose number of batches is not known, is counted in items.
+    """
+    if state.outcome is not None:
+        return 0
+    elapsed = active_ns(state, now_ns)
+    counts = batch_counts(state)
+    ended = counts.completed + counts.failed
+    if state.total_batches is None or state.total_batches <= 1:
+        batches = [*state.active_batches.values(), *state.pending_batches.values()]
+        if not batches or any(batch.items_total is None for batch in batches):
+            return None
+        items = item_counts(state)
+        finished = items.completed + items.failed + items.skipped
+        return _forecast(elapsed, finished, items.pending + items.processing)
+    done = ended + sum(_share(batch) for batch in state.active_batches.values())
+    return _forecast(elapsed, done, state.total_batches - done)
+
+
+def progress(state: SessionState) -> float | None:
+    """Share of the session that is finished, from 0 to 1; `None` if its size is unknown."""
+    if state.outcome is not None:
+        return 1.0
+    if not state.total_batches:
+        return None
+    counts = batch_counts(state)
+    waiting = [*state.active_batches.values(), *state.pending_batches.values()]
+    done = counts.completed + counts.failed + sum(_share(batch) for batch in waiting)
+    return min(1.0, done / state.total_batches)
+
+
+def _share(batch: ActiveBatch) -> float:
+    if not batch.items_total:
+        return 0.0
+    return min(1.0, batch.items_finished / batch.items_total)
+
+
+def _forecast(elapsed_ns: int, done: float, left: float) -> int | None:
+    if left <= 0:
+        return 0
+    if done <= 0 or elapsed_ns <= 0:
+        return None
+    return int(elapsed_ns * (left / done))

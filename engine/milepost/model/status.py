@@ -1,0 +1,71 @@
+"""What a session's status is, and why: one judge for everybody who asks."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from milepost.types import Outcome, SessionKind
+
+if TYPE_CHECKING:
+    from milepost.model.state import SessionState
+
+
+class SessionStatus(enum.Enum):
+    """Where a session stands."""
+
+    PENDING = "pending"
+    """Never run, or put back by `retry` or `restart`."""
+    RUNNING = "running"
+    """A living process writes it."""
+    STOPPED = "stopped"
+    """Unfinished; somebody stopped it on purpose."""
+    INTERRUPTED = "interrupted"
+    """Unfinished; its writer is surely gone."""
+    STALE = "stale"
+    """Unfinished; a writer on another host has been silent too long."""
+    COMPLETED = "completed"
+    """Ended, nothing failed."""
+    FAILED = "failed"
+    """Ended; batches failed for good."""
+
+
+class Judgement(NamedTuple):
+    """A status and the reason for it.
+
+    Attributes:
+        status: Where the session stands.
+        reason: Why, for people.
+    """
+
+    status: SessionStatus
+    reason: str
+
+
+def judge(state: SessionState, *, is_live: bool) -> Judgement:
+    """The status of a session, from its state and whether its writer's lock is held."""
+    latest = state.executions[-1] if state.executions else None
+    if is_live:
+        return Judgement(SessionStatus.RUNNING, "a process is writing it")
+    if state.kind is SessionKind.DATA:
+        return Judgement(SessionStatus.COMPLETED, "data alone")
+    if state.outcome is Outcome.COMPLETED:
+        return Judgement(SessionStatus.COMPLETED, "all work is done")
+    if state.outcome is not None:
+        count = len(state.failed_batches)
+        return Judgement(SessionStatus.FAILED, f"{count} batches failed")
+    if latest is None:
+        return Judgement(SessionStatus.PENDING, "it was never run")
+    if latest.outcome is None:
+        return Judgement(
+            SessionStatus.INTERRUPTED,
+            f"process {latest.pid} on {latest.host} died without a word"
+            + (f" with {len(latest.in_flight)} items in hand" if latest.in_flight else ""),
+        )
+    if latest.outcome is Outcome.STOPPED:
+        return Judgement(SessionStatus.STOPPED, "it was stopped on purpose")
+    if latest.outcome is Outcome.INTERRUPTED:
+        return Judgement(
+            SessionStatus.INTERRUPTED, latest.error_message or "it was asked to end by a signal"
+        )
+    return Judgement(SessionStatus.PENDING, "work was put back or added since its last run")

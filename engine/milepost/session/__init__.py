@@ -1,0 +1,1 @@
+"""The living session: model, journal and snapshots brought together."""

@@ -1,0 +1,54 @@
+"""The writers of this process: one for each session, closed at exit, refused after a fork."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from milepost.session.session import Session
+
+_open: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def register(root: str, session: Session) -> None:
+    """Note that this session writes the folder."""
+    with _lock:
+        _open[root] = session
+
+
+def unregister(root: str, session: Session) -> None:
+    """Note that it no longer does."""
+    with _lock:
+        if _open.get(root) is session:
+            del _open[root]
+
+
+def find(root: str) -> Session | None:
+    """The session of this process that writes the folder, if there is one."""
+    session = _open.get(root)
+    return None if session is None or session.closed else session
+
+
+@atexit.register
+def _close_all() -> None:
+    for session in list(_open.values()):
+        with contextlib.suppress(Exception):
+            session.close()
+
+
+def _refuse_in_child() -> None:
+    global _lock  # noqa: PLW0603  # the parent's may be held by a thread that is not here
+    _lock = threading.Lock()
+    for session in list(_open.values()):
+        session.abandon_after_fork()
+    _open.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_refuse_in_child)

@@ -1,0 +1,638 @@
+"""A session, alive: the face of one named piece of resumable work.
+
+- All that is done through it is an event first; its state is what the events make.
+- A call that returned survives what the session's durability says. Batch ends, checkpoints,
+  snapshots, data and `flush` return when they are on the disk, whatever the durability.
+- What is taken up again goes on inside the interrupted batches, with their item records.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import msgspec
+
+from milepost.errors import (
+    ClosedError,
+    ConfigurationError,
+    MilepostError,
+    SupersededError,
+)
+from milepost.model import events as e
+from milepost.model.fold import copy
+from milepost.session import plan as plans
+from milepost.session.batch import Batch
+from milepost.session.registry import register, unregister
+from milepost.session.subscription import EVENT_BUFFER, Subscription
+from milepost.snapshots import checkpoints, retention
+from milepost.storage.host import this_process
+from milepost.storage.values import plain_value
+from milepost.types import BatchErrorType, BatchStatus, Outcome, RecoveryConfig
+from milepost.work.classify import Classifier, classify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import TracebackType
+
+    from milepost.model.consistency import Finding
+    from milepost.model.state import ActiveBatch, SessionState, SessionStatistics
+    from milepost.session.writer import Writer
+    from milepost.types import CheckpointType, Key
+
+T = TypeVar("T")
+
+MESSAGE_CHARACTERS_MAX = 2_000
+"""Longer error messages are cut: a state is no log file."""
+
+
+class Policy(NamedTuple):
+    """What a session decides by.
+
+    Attributes:
+        recovery: When failed work is taken up again by itself.
+        classifier: What an exception means.
+        release: Which milepost this is.
+        program: What people call the program that runs, to tell them what to run again.
+    """
+
+    recovery: RecoveryConfig = RecoveryConfig()
+    classifier: Classifier = classify
+    release: str = ""
+    program: str = ""
+
+
+class Session:
+    """One named piece of resumable work, open for writing in this process.
+
+    Use it as a context manager. Leaving the block without `complete` leaves the session unfinished:
+    `interrupted` after an exception, else `stopped`.
+    """
+
+    def __init__(self, writer: Writer, policy: Policy, *, execute: bool) -> None:
+        """Take over a writer that is open; `execute` makes this a run of the work."""
+        self._writer = writer
+        self._policy = policy
+        self._executing = False
+        self._outcome: Outcome | None = None
+        self._error_message: str | None = None
+        self._stop = False
+        self._thread = threading.current_thread()
+        self._plan = plans.load(writer.folder, writer.backups(), writer.state)
+        self._numbers = plans.index(writer.state, self._plan)
+        self.name = writer.site.name
+        self.is_new = writer.state.sequence == 1
+        self.was_dead = writer.state.execution is not None
+        register(writer.folder.root, self)
+        if execute:
+            self.begin_execution()
+
+    def begin_execution(self) -> None:
+        """Record that this process works on the session from here on. A second time does nothing."""
+        if self._executing:
+            return
+        process = this_process()
+        self._executing = True
+        with self._writer.lock:
+            self._writer.ready()
+            self._writer.commit(
+                e.ExecutionStarted(
+                    self._writer.next_sequence,
+                    self._writer.now_ns(),
+                    e.NO_BATCH,
+                    self._writer.epoch,
+                    process.host,
+                    process.pid,
+                    process.boot_id,
+                    process.process_started,
+                    self._policy.release,
+                    self._policy.program,
+                )
+            )
+
+    def __repr__(self) -> str:
+        return f"<Session {self.name!r} in {self._writer.folder.root}>"
+
+    # What is known.
+
+    @property
+    def state(self) -> SessionState:
+        """A frozen copy of all that is known; it does not follow what happens later."""
+        with self._writer.lock:
+            return copy(self._writer.state)
+
+    @property
+    def statistics(self) -> SessionStatistics:
+        """Running sums over the whole session, as a copy."""
+        return self.state.session_statistics
+
+    @property
+    def live(self) -> SessionState:
+        """The state itself, for reading a number or two without a copy. It changes any time."""
+        return self._writer.state
+
+    @property
+    def data(self) -> Any:
+        """What `set_data` last stored, as a copy; `None` if nothing was."""
+        return plain_value(self._writer.state.data, "the session's data")
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was met while the session was read: dropped tails, damaged files, foreign writers."""
+        return list(self._writer.findings)
+
+    @property
+    def notice(self) -> str:
+        """What its user should know about where it comes from; empty for nothing."""
+        return self._writer.notice
+
+    @property
+    def path(self) -> str:
+        """Absolute path of its folder."""
+        return self._writer.folder.root
+
+    @property
+    def epoch(self) -> int:
+        """The turn in which this run began."""
+        executions = self._writer.state.executions
+        return executions[-1].epoch if executions else self._writer.epoch
+
+    @property
+    def recovery(self) -> RecoveryConfig:
+        """When failed work is taken up again."""
+        return self._policy.recovery
+
+    @property
+    def backup_error(self) -> str:
+        """What was last wrong with the backup; empty while it works."""
+        return self._writer.backup_error
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, superseded or belongs to a parent process."""
+        return self._writer.closed
+
+    @property
+    def thread(self) -> threading.Thread:
+        """The thread that opened it."""
+        return self._thread
+
+    def is_done(self, key: str) -> bool:
+        """Whether the batch of this key is completed."""
+        number = self._numbers.get(key)
+        return number is not None and number in self._writer.state.completed_batches
+
+    def judge(self, error: str | BaseException) -> tuple[str, BatchErrorType | None, bool]:
+        """Message, kind and recoverability of an error, by the classifier; text is unknown."""
+        if isinstance(error, str):
+            return error[:MESSAGE_CHARACTERS_MAX], BatchErrorType.UNKNOWN_ERROR, True
+        try:
+            verdict = self._policy.classifier(error)
+        except Exception:  # a user's classifier must not cost the record
+            verdict = classify(error)
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        text = text.encode(errors="replace").decode()
+        return text[:MESSAGE_CHARACTERS_MAX], verdict.error_type, verdict.is_recoverable
+
+    # Batches.
+
+    def start_batch(
+        self,
+        key: str,
+        *,
+        number: int | None = None,
+        items_total: int | None = None,
+        label: str | None = None,
+        payload: Any = None,
+        keeps_items: bool = False,
+    ) -> Batch:
+        """Begin a batch, or take it up again with all that it had.
+
+        An interrupted or failed batch goes on with its item records. Errors: `ValueError` for a
+        batch that is completed or already begun here, or a number that belongs to another key.
+        """
+        with self._writer.lock:
+            self._writer.ready()
+            number = self._number_for(key, number)
+            self._refuse_started(key, number, keeps_items=keeps_items)
+            if payload is not None:
+                payload = plain_value(payload, f"the payload of batch {key!r}")
+            self._writer.commit(
+                e.BatchStarted(
+                    self._writer.next_sequence,
+                    self._writer.now_ns(),
+                    number,
+                    key,
+                    label if label is not None else self._planned_label(number),
+                    payload,
+                    items_total,
+                    keeps_items,
+                )
+            )
+            self._numbers[key] = number
+            return self.batch(number)
+
+    def batch(self, number: int) -> Batch:
+        """A handle on a batch of this session."""
+        planned = self._plan[number] if number < len(self._plan) else None
+        recorded = self._recorded(number)
+        key = planned.key if planned else recorded.batch_id if recorded else str(number)
+        label = planned.label if planned else recorded.label if recorded else None
+        payload = planned.payload if planned else recorded.payload if recorded else None
+        return Batch(self, self._writer, number, key, label or key, payload)
+
+    def _recorded(self, number: int) -> ActiveBatch | None:
+        state = self._writer.state
+        failed = state.failed_batches.get(number)
+        completed = state.completed_batches.get(number)
+        return (
+            state.active_batches.get(number)
+            or state.pending_batches.get(number)
+            or (failed.partial_progress if failed else None)
+            or (completed.progress if completed else None)
+        )
+
+    def recorded(self, number: int) -> ActiveBatch | None:
+        """All item records of a batch, live; `None` if it was never begun, or kept none."""
+        return self._recorded(number)
+
+    def _number_for(self, key: str, number: int | None) -> int:
+        if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers are not all typed
+            raise ConfigurationError(f"a batch key is text, not {type(key).__name__}: {key!r}")
+        known = self._numbers.get(key)
+        if number is None:
+            if known is not None:
+                return known
+            return 1 + max(self._numbers.values(), default=len(self._plan) - 1)
+        if number < 0 or isinstance(number, bool):
+            raise ConfigurationError(f"batch {key!r} cannot have number {number!r}")
+        if known is not None and known != number:
+            raise ConfigurationError(f"batch {key!r} is number {known}, not {number}")
+        status = self._writer.state.batch_status(number)
+        if known is None and status is not None:
+            raise ConfigurationError(
+                f"batch number {number} belongs to {self.batch(number).key!r}, not to {key!r}"
+            )
+        return number
+
+    def _refuse_started(self, key: str, number: int, *, keeps_items: bool) -> None:
+        status = self._writer.state.batch_status(number)
+        if status is BatchStatus.COMPLETED and not keeps_items:
+            raise ConfigurationError(
+                f"batch {key!r} is completed",
+                hint="ask session.is_done(key) first; milepost restart begins all anew",
+            )
+        active = self._writer.state.active_batches.get(number)
+        if active is not None and active.resumed_ns:
+            raise ConfigurationError(f"batch {key!r} is begun already and not ended")
+
+    def _planned_label(self, number: int) -> str | None:
+        return self._plan[number].label if number < len(self._plan) else None
+
+    def batches(
+        self,
+        source: Iterable[Any] | Callable[[], Iterable[Any]],
+        *,
+        key: Callable[[Any], str] | None = None,
+        label: Callable[[Any], str] | None = None,
+        plan: str = "frozen",
+    ) -> Iterator[Batch]:
+        """A job's loop without a job: a batch is completed when the loop asks for the next.
+
+        The plan is sealed before the first batch starts and not asked for again. An exception in
+        the loop's body leaves its batch processing; it is taken up again next time.
+        """
+        self.ensure_plan(source, key=key, label=label, plan=plan)
+        for number in self.to_do():
+            planned = self._plan[number]
+            batch = self.start_batch(planned.key)
+            yield batch
+            if batch.status is BatchStatus.PROCESSING:
+                batch.complete()
+
+    def ensure_plan(
+        self,
+        source: Iterable[Any] | Callable[[], Iterable[Any]],
+        *,
+        key: Callable[[Any], str] | None = None,
+        label: Callable[[Any], str] | None = None,
+        plan: str = "frozen",
+    ) -> int:
+        """Seal the plan if it is not sealed, or add what is new to it (`plan="extend"`).
+
+        Returns how many batches were added. A kill before the end leaves no part of it.
+        """
+        if plan not in {"frozen", "extend"}:
+            raise ConfigurationError(f"plan is {plan!r}; it must be 'frozen' or 'extend'")
+        with self._writer.lock:
+            self._writer.ready()
+            if self._writer.state.plan and plan == "frozen":
+                return 0
+        fresh = plans.enumerate_batches(source, key=key, label=label)
+        with self._writer.lock:
+            self._writer.ready()
+            if self._writer.state.plan:
+                fresh = [each for each in fresh if each.key not in self._numbers]
+            first = self._writer.state.planned
+            parts = plans.seal(self._writer, fresh, first=first)
+            events: list[e.BatchEvent] = [
+                e.PlanSealed(
+                    self._writer.next_sequence + index,
+                    self._writer.now_ns(),
+                    e.NO_BATCH,
+                    part.path,
+                    part.first,
+                    part.count,
+                )
+                for index, part in enumerate(parts)
+            ]
+            if events:
+                self._writer.commit_all(events, durable=True)
+            # Read back: this proves the file, and payloads look the same in every run.
+            self._plan = plans.load(self._writer.folder, (), self._writer.state)
+            self._numbers.update((each.key, first + i) for i, each in enumerate(fresh))
+            return len(fresh)
+
+    def to_do(self) -> Iterator[int]:
+        """Numbers of the planned batches to run now: interrupted, pending, then failed ones.
+
+        Failed ones come if they may be tried again: recoverable, and given up in fewer than
+        `max_recovery_attempts` runs.
+        """
+        state = self._writer.state
+        interrupted = sorted(number for number in state.active_batches if number < len(self._plan))
+        failed = self.recoverable()
+        yield from interrupted
+        begun = {*interrupted, *failed}
+        for number in range(len(self._plan)):
+            if number in begun or number in state.completed_batches:
+                continue
+            if number not in state.failed_batches and number not in state.active_batches:
+                yield number
+        yield from failed
+
+    def recoverable(self) -> list[int]:
+        """Numbers of the failed batches that a run tries again by itself."""
+        limit = self._policy.recovery.max_recovery_attempts
+        return sorted(
+            number
+            for number, failed in self._writer.state.failed_batches.items()
+            if failed.is_recoverable and failed.retry_count < limit
+        )
+
+    @property
+    def plan_size(self) -> int:
+        """How many batches the plan holds."""
+        return len(self._plan)
+
+    def set_total_batches(self, total: int | None) -> None:
+        """Say how many batches there will be, where no plan says it."""
+        if total is not None and (isinstance(total, bool) or total < 0):
+            raise ConfigurationError(f"total_batches is {total!r}; it must be 0 or more")
+        with self._writer.lock:
+            self._writer.ready()
+            if self._writer.state.total_batches != total:
+                self._writer.commit(
+                    e.TotalBatchesSet(
+                        self._writer.next_sequence, self._writer.now_ns(), e.NO_BATCH, total
+                    )
+                )
+
+    def end_batches(
+        self, endings: Iterable[Callable[[], e.BatchCompleted | e.BatchFailed]]
+    ) -> None:
+        """End several batches with one sync; each ending is asked for with the lock held."""
+        with self._writer.lock:
+            self._writer.ready()
+            first = self._writer.next_sequence
+            events: list[e.BatchEvent] = [
+                msgspec.structs.replace(ending(), sequence=first + index)
+                for index, ending in enumerate(endings)
+            ]
+            if events:
+                self._writer.commit_all(events, durable=True)
+
+    # Data, checkpoints, snapshots.
+
+    def set_data(self, data: Any) -> None:
+        """Replace the session's data as a whole; on return it is on the disk.
+
+        Errors: `EncodingError` or `RecordTooLargeError` before anything is written.
+        """
+        plain = plain_value(data, "the session's data")
+        with self._writer.lock:
+            self._writer.ready()
+            event = e.DataSet(self._writer.next_sequence, self._writer.now_ns(), e.NO_BATCH, plain)
+            self._writer.commit(event, durable=True)
+
+    def save_checkpoint(
+        self,
+        checkpoint_type: CheckpointType | str,
+        data: Any = None,
+        *,
+        name: str | None = None,
+        batch: Batch | None = None,
+    ) -> str:
+        """Set a typed mark with data and return its id; on return it is on the disk.
+
+        Errors: `ConfigurationError` for an unknown type; `EncodingError` or `RecordTooLargeError`
+            before anything is written.
+        """
+        kind = checkpoints.check_type(checkpoint_type)
+        if name is not None and len(name) > 200:
+            raise ConfigurationError("a checkpoint's name has at most 200 characters")
+        with self._writer.lock:
+            self._writer.ready()
+            checkpoint_id = checkpoints.write(
+                self._writer.folder,
+                kind,
+                data,
+                name=name,
+                sequence=self._writer.state.sequence,
+                created_ns=self._writer.now_ns(),
+                identity=self._writer.identity,
+                level=self._writer.level,
+            )
+            self._writer.commit(
+                e.CheckpointSaved(
+                    self._writer.next_sequence,
+                    self._writer.now_ns(),
+                    batch.number if batch is not None else e.NO_BATCH,
+                    checkpoint_id,
+                    kind,
+                    name,
+                ),
+                durable=True,
+            )
+            return checkpoint_id
+
+    def flush(self) -> None:
+        """Return when everything acknowledged so far is on the disk."""
+        self._writer.flush()
+
+    def snapshot(self) -> int:
+        """Save the state as a whole; return the version that holds it."""
+        return self._writer.snapshot(by_hand=True)
+
+    def subscribe(self, maxlen: int = EVENT_BUFFER) -> Subscription:
+        """All events from here on; the oldest of more than `maxlen` are dropped and counted."""
+        subscription = Subscription(maxlen, self._writer.remove_subscription)
+        self._writer.add_subscription(subscription)
+        return subscription
+
+    # Beginning again.
+
+    def restart(self) -> None:
+        """Begin the work anew; runs and checkpoints stay listed."""
+        with self._writer.lock:
+            self._writer.ready()
+            event = e.Restarted(self._writer.next_sequence, self._writer.now_ns(), e.NO_BATCH)
+            self._writer.commit(event, durable=True)
+            self._plan = []
+            self._numbers = {}
+            self._executing = False
+
+    def put_back(self, batches: list[int], items: dict[int, list[Key]]) -> None:
+        """Put failed batches and items back to pending, with fresh attempts."""
+        with self._writer.lock:
+            self._writer.ready()
+            self._writer.commit(
+                e.Retried(
+                    self._writer.next_sequence,
+                    self._writer.now_ns(),
+                    e.NO_BATCH,
+                    batches,
+                    items,
+                ),
+                durable=True,
+            )
+
+    def restore(self, old: SessionState, version: int) -> int:
+        """Make an older version the state again, as a new version; return its number."""
+        with self._writer.lock:
+            made = self._writer.restore(old, version)
+            self._plan = plans.load(self._writer.folder, self._writer.backups(), self._writer.state)
+            self._numbers = plans.index(self._writer.state, self._plan)
+            return made
+
+    def clean(self, age_ns: int) -> tuple[int, int]:
+        """Remove versions and checkpoints older than this, but the newest; return how many."""
+        writer = self._writer
+        with writer.lock:
+            writer.ready()
+            now_ns = writer.now_ns()
+            old = [
+                each.id
+                for each in writer.state.checkpoints[:-1]
+                if now_ns - each.created_ns > age_ns
+            ]
+            if old:
+                writer.commit(
+                    e.CheckpointsRemoved(writer.next_sequence, now_ns, e.NO_BATCH, old),
+                    durable=True,
+                )
+                writer.snapshot()
+                for checkpoint_id in old:
+                    writer.folder.remove(checkpoints.path_of(checkpoint_id))
+            decision = retention.decide_by_age(writer.versions, older_than_ns=age_ns, now_ns=now_ns)
+            return writer.let_go(decision), len(old)
+
+    # Stopping and ending.
+
+    def request_stop(self) -> None:
+        """Ask loops to stop after the item in hand; safe in a signal handler (it takes no lock)."""
+        self._stop = True
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self._stop
+
+    def complete(self) -> Outcome:
+        """End the work: `completed`, or `failed` if batches stand as failed.
+
+        Errors: `ValueError` while batches are begun and not ended.
+        """
+        with self._writer.lock:
+            self._writer.ready()
+            running = [b.batch_id for b in self._writer.state.active_batches.values()]
+            if running:
+                raise ConfigurationError(
+                    f"{len(running)} batches are begun and not ended, for example {running[0]!r}",
+                    hint="end them with complete() or fail() first",
+                )
+            self._writer.commit(
+                e.SessionCompleted(self._writer.next_sequence, self._writer.now_ns(), e.NO_BATCH),
+                durable=True,
+            )
+            return self._writer.state.outcome or Outcome.COMPLETED
+
+    def end(self, outcome: Outcome, error: BaseException | None = None) -> None:
+        """Close, saying how this run ended where the work itself is not ended."""
+        self._outcome = outcome
+        if error is not None:
+            self._error_message = self.judge(error)[0]
+        self.close()
+
+    def close(self) -> None:
+        """End this run and give the session free. A second time does nothing."""
+        if self._writer.closed:
+            return
+        try:
+            if self._executing:
+                self._end_execution()
+        finally:
+            unregister(self._writer.folder.root, self)
+            self._writer.close()
+
+    def _end_execution(self) -> None:
+        writer = self._writer
+        with writer.lock:
+            try:
+                writer.ready()
+                outcome = writer.state.outcome or self._outcome or Outcome.STOPPED
+                writer.commit(
+                    e.ExecutionEnded(
+                        writer.next_sequence,
+                        writer.now_ns(),
+                        e.NO_BATCH,
+                        outcome,
+                        self._error_message,
+                    ),
+                    durable=True,
+                )
+            except (SupersededError, ClosedError):
+                return
+
+    def supersede(self) -> None:
+        """Give way to a newer session of the same name in this process."""
+        unregister(self._writer.folder.root, self)
+        self._writer.supersede()
+
+    def abandon_after_fork(self) -> None:
+        """In a forked child: close what was inherited, and refuse every call."""
+        self._writer.abandon_after_fork()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None or isinstance(error, (KeyboardInterrupt, GeneratorExit)):
+            self.end(Outcome.STOPPED)
+            return
+        try:
+            self.end(Outcome.INTERRUPTED, error)
+        except MilepostError as failure:
+            # The block's own error is what its user must see.
+            error.add_note(f"milepost: closing session {self.name!r} failed too: {failure}")
+
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):
+            if not self._writer.closed:
+                self.close()

@@ -1,0 +1,73 @@
+"""What subscribers hold: the latest events, in order, never in the way of the work."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from milepost.model.events import BatchEvent
+
+EVENT_BUFFER = 1_000
+
+
+class Subscription:
+    """Events of one session, as the journal holds them; the oldest are dropped and counted.
+
+    Iterating waits for the next event and ends when the session is closed.
+
+    Attributes:
+        dropped: How many events were not fetched in time.
+    """
+
+    def __init__(self, maxlen: int, unsubscribe: Callable[[Subscription], None]) -> None:
+        if maxlen < 1:
+            raise ValueError(f"maxlen is {maxlen}; a subscription holds at least 1 event")
+        self._events: deque[BatchEvent] = deque()
+        self._maxlen = maxlen
+        self._changed = threading.Condition()
+        self._unsubscribe = unsubscribe
+        self._closed = False
+        self.dropped = 0
+
+    def push(self, event: BatchEvent) -> None:
+        """Take an event in; called by the session."""
+        with self._changed:
+            if len(self._events) >= self._maxlen:
+                self._events.popleft()
+                self.dropped += 1
+            self._events.append(event)
+            self._changed.notify()
+
+    def get(self, timeout_seconds: float | None = None) -> BatchEvent | None:
+        """The next event, waiting for it; `None` after the timeout or at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._events or self._closed, timeout_seconds)
+            return self._events.popleft() if self._events else None
+
+    def drain(self) -> list[BatchEvent]:
+        """All events that are there now, without waiting."""
+        with self._changed:
+            events = list(self._events)
+            self._events.clear()
+            return events
+
+    def __iter__(self) -> Iterator[BatchEvent]:
+        while (event := self.get()) is not None:
+            yield event
+
+    def close(self) -> None:
+        """Take no more events; those that are there can still be fetched."""
+        self._unsubscribe(self)
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def __enter__(self) -> Subscription:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

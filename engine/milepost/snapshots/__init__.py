@@ -1,0 +1,1 @@
+"""Immutable files: snapshots, segments, checkpoints; which to keep, and second copies of them."""

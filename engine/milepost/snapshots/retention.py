@@ -1,0 +1,101 @@
+"""Which versions to keep: a decision from listed facts, carried out elsewhere.
+
+- The newest is always kept. The last N automatic ones and the last N made by hand are counted apart.
+- A thin trail of older ones (one per doubling of age, to an hour) stays, with all journals since the
+  oldest of them, so that a copy under way finds one whole chain.
+- Every version gets its reason, kept or not.
+
+Source: FORMAT.md, "Retention".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from milepost.journal.record import JournalName
+    from milepost.snapshots.versions import VersionInfo
+
+TRAIL_SECONDS_MAX: Final = 3600
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What stays and what goes.
+
+    Attributes:
+        keep: Version to the reason why it stays.
+        remove: Version to the reason why it goes.
+    """
+
+    keep: dict[int, str]
+    remove: dict[int, str]
+
+
+def decide(versions: Iterable[VersionInfo], *, keep_last: int, now_ns: int) -> Decision:
+    """Choose among the versions of one session.
+
+    Units: ages are wall time; a version from the future (a clock set back) has age 0.
+    """
+    ordered = sorted(versions, key=lambda each: each.name, reverse=True)
+    keep: dict[int, str] = {}
+    automatic = [each for each in ordered if not each.by_hand]
+    by_hand = [each for each in ordered if each.by_hand]
+    if ordered:
+        keep[ordered[0].version] = "the newest"
+    for each in automatic[:keep_last]:
+        keep.setdefault(each.version, f"one of the last {keep_last}")
+    for each in by_hand[:keep_last]:
+        keep.setdefault(each.version, f"one of the last {keep_last} made by hand")
+    for each, seconds in _trail(automatic, now_ns):
+        keep.setdefault(each.version, f"the trail: oldest within {seconds} s")
+    remove = {
+        each.version: f"older than the last {keep_last}"
+        for each in ordered
+        if each.version not in keep
+    }
+    return Decision(keep, remove)
+
+
+def _trail(automatic: list[VersionInfo], now_ns: int) -> list[tuple[VersionInfo, int]]:
+    """The oldest version within each doubling of age, so that it can grow into the next one."""
+    chosen: dict[int, VersionInfo] = {}
+    for each in automatic:
+        age = max(0, now_ns - each.created_ns) // 1_000_000_000
+        if age <= TRAIL_SECONDS_MAX:
+            chosen[age.bit_length()] = each
+    return [(each, (1 << bits) - 1) for bits, each in chosen.items()]
+
+
+def decide_by_age(versions: Iterable[VersionInfo], *, older_than_ns: int, now_ns: int) -> Decision:
+    """For the age clean-up: everything too old goes, but the newest."""
+    ordered = sorted(versions, key=lambda each: each.name, reverse=True)
+    keep: dict[int, str] = {}
+    remove: dict[int, str] = {}
+    for index, each in enumerate(ordered):
+        if index == 0:
+            keep[each.version] = "the newest"
+        elif now_ns - each.created_ns > older_than_ns:
+            remove[each.version] = "too old"
+        else:
+            keep[each.version] = "not old enough"
+    return Decision(keep, remove)
+
+
+def journals_to_remove(
+    journals: Iterable[JournalName], kept: Iterable[VersionInfo]
+) -> list[JournalName]:
+    """Journals that end before the oldest kept automatic version: nothing kept joins them."""
+    kept = list(kept)
+    base = min((each.sequence for each in kept if not each.by_hand), default=None)
+    if base is None:
+        base = max((each.sequence for each in kept), default=0)
+    ordered = sorted(journals)
+    return [
+        journal
+        for journal, after in zip(ordered, ordered[1:], strict=False)
+        if after.first - 1 <= base
+    ]

@@ -1,0 +1,1 @@
+"""Bytes on a disk: folders, files, frames, names, leases. Knows no session."""

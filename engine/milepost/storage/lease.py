@@ -1,0 +1,255 @@
+"""Who writes a session: the OS lock, the numbered lease, the heartbeat.
+
+- On one boot of one host the OS lock alone says who lives: it ends with its process, however that
+  ends. The lock file is never deleted, and a lock on a file that is no longer under its name counts
+  for nothing.
+- An epoch is taken by creating `leases/<epoch>.json` where no such file was: exactly one writer can,
+  also where locks do not work. The file is immutable and carries its own checksum.
+- `leases/<epoch>.beat` holds a counter that the writer raises; nothing is ever built on it.
+
+Source: FORMAT.md, "Leases".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+import filelock
+import msgspec
+
+from milepost.clock import utc
+from milepost.errors import (
+    AlreadyLockedError,
+    ChecksumMismatchError,
+    FormatError,
+    StorageError,
+    SupersededError,
+    UnsupportedVersionError,
+)
+
+if TYPE_CHECKING:
+    from milepost.storage.directory import AppendedFile, LocalDirectory
+
+LOCK_NAME: Final = "writer.lock"
+LEASE_BYTES_MAX: Final = 1 << 16
+LEASE_FORMAT: Final = 1
+PROBE_GRACE_SECONDS: Final = 0.25
+"""A status probe holds the lock for an instant; a starter asks again for this long."""
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """One writer's turn.
+
+    Attributes:
+        epoch: The turn's number.
+        session: The session's name.
+        session_uid: The session's identity.
+        lineage: The line of copies it belongs to; a copy that is opened begins a new one.
+        host: Machine name of the writer.
+        boot_id: Boot of that machine.
+        pid: Process number.
+        process_started: When the process began, in the system's own notation.
+        folder_inode: Inode of the session's folder; another one means that the folder is a copy.
+        taken_at_ns: Wall clock, for people.
+        format: Number of this file's format.
+    """
+
+    epoch: int
+    session: str
+    session_uid: str
+    lineage: str
+    host: str
+    boot_id: str
+    pid: int
+    process_started: str
+    folder_inode: int
+    taken_at_ns: int
+    format: int = LEASE_FORMAT
+
+
+def lease_path(epoch: int) -> str:
+    """Where the lease of an epoch is."""
+    return f"leases/{epoch}.json"
+
+
+def encode_lease(lease: Lease) -> bytes:
+    """The bytes of a lease file: JSON with its checksum, a line of text for people."""
+    body = msgspec.json.encode(lease)
+    return _spell(body, _checksum(body))
+
+
+def decode_lease(data: bytes, path: str) -> Lease:
+    """The lease in the bytes, with its checksum and its path checked."""
+    try:
+        raw = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        body = bytes(raw["lease"])
+        checksum = msgspec.json.decode(raw["checksum"], type=str)
+        if checksum != _checksum(body) or _spell(body, checksum) != data:
+            raise ChecksumMismatchError(
+                f"{path} is damaged", path=path, expected=checksum, actual=_checksum(body)
+            )
+        number = msgspec.json.decode(body, type=dict[str, Any]).get("format")
+        if isinstance(number, int) and number > LEASE_FORMAT:
+            raise UnsupportedVersionError(
+                f"{path} is of format {number}; this milepost reads up to {LEASE_FORMAT}",
+                path=path,
+                found=number,
+                supported=LEASE_FORMAT,
+                hint="install a newer milepost",
+            )
+        lease = msgspec.json.decode(body, type=Lease)
+    except (msgspec.MsgspecError, KeyError, RecursionError, UnicodeError) as error:
+        raise FormatError(f"{path} is damaged: {error}", path=path) from error
+    if path != lease_path(lease.epoch):
+        raise FormatError(f"{path} holds the lease of epoch {lease.epoch}", path=path)
+    return lease
+
+
+def _spell(body: bytes, checksum: str) -> bytes:
+    """The only spelling a lease file has; any other is damage."""
+    return b'{"lease":' + body + b',"checksum":"' + checksum.encode() + b'"}\n'
+
+
+def _checksum(body: bytes) -> str:
+    return hashlib.blake2b(body, digest_size=16).hexdigest()
+
+
+def epochs(folder: LocalDirectory) -> list[int]:
+    """The epochs that were taken, in order, readable or not."""
+    found: list[int] = []
+    for name in folder.names("leases"):
+        stem, _, ending = name.partition(".")
+        if ending in {"json", "beat"} and stem.isascii() and stem.isdigit():
+            found.append(int(stem))
+    return sorted(set(found))
+
+
+def read_lease(folder: LocalDirectory, epoch: int) -> Lease:
+    """The lease of an epoch."""
+    path = lease_path(epoch)
+    return decode_lease(folder.read(path, size_bytes_max=LEASE_BYTES_MAX), path)
+
+
+def newest_lease(folder: LocalDirectory) -> Lease | None:
+    """The lease of the highest epoch that can be read, `None` if there is none."""
+    for epoch in reversed(epochs(folder)):
+        with suppress(FormatError, StorageError):
+            return read_lease(folder, epoch)
+    return None
+
+
+class WriterLock:
+    """The OS lock of one session's writer."""
+
+    def __init__(self, folder: LocalDirectory) -> None:
+        self._folder = folder
+        self._path = folder.full(LOCK_NAME)
+        self._lock = filelock.FileLock(self._path, thread_local=False)
+
+    def acquire(self, *, patience_seconds: float = PROBE_GRACE_SECONDS) -> None:
+        """Take the lock, or raise `AlreadyLockedError` naming the holder as far as it is known."""
+        try:
+            self._lock.acquire(timeout=patience_seconds, poll_interval=0.02)
+        except filelock.Timeout as error:
+            raise self._refusal() from error
+        except OSError as error:
+            raise StorageError(
+                f"cannot lock {LOCK_NAME}: {error.strerror or error}",
+                operation="lock",
+                path=LOCK_NAME,
+                hint="a session on read-only media can be read, not written",
+            ) from error
+
+    def held_elsewhere(self) -> bool:
+        """Whether a living process holds the lock; on media that cannot lock, nobody does."""
+        if not os.path.exists(self._path) or self._lock.is_locked:
+            return False
+        try:
+            self._lock.acquire(timeout=0)
+        except filelock.Timeout:
+            return True
+        except (OSError, NotImplementedError):
+            return False
+        self._lock.release()
+        return False
+
+    def release(self) -> None:
+        """Give the lock back; a second time does nothing."""
+        if self._lock.is_locked:
+            self._lock.release(force=True)
+
+    def _refusal(self) -> AlreadyLockedError:
+        lease = newest_lease(self._folder)
+        if lease is None:
+            return AlreadyLockedError(
+                "another process writes this session", operation="lock", path=LOCK_NAME
+            )
+        since = utc(lease.taken_at_ns)
+        return AlreadyLockedError(
+            f"session {lease.session!r} is being written by process {lease.pid} on {lease.host}"
+            f" since {since:%Y-%m-%d %H:%M:%S} UTC",
+            operation="lock",
+            path=LOCK_NAME,
+            holder={
+                "host": lease.host,
+                "pid": lease.pid,
+                "since": since,
+                "epoch": lease.epoch,
+            },
+            hint="wait for it to end, or stop it; reading works meanwhile",
+        )
+
+
+class Heartbeat:
+    """The counter beside the lease, and the look whether the turn is still ours."""
+
+    def __init__(self, folder: LocalDirectory, epoch: int, inode: int) -> None:
+        self._folder = folder
+        self._epoch = epoch
+        self._inode = inode
+        self._next_lease = folder.full(lease_path(epoch + 1))
+        self._count = 0
+        self._file: AppendedFile | None = None
+
+    def beat(self) -> None:
+        """Raise the counter; a disk that refuses is told by the journal, not here."""
+        self._count += 1
+        with suppress(StorageError):
+            if self._file is None:
+                self._file = self._folder.create(f"leases/{self._epoch}.beat")
+            self._file.overwrite(f"{self._count:>19}\n".encode())
+
+    def check(self) -> None:
+        """Raise if another writer took over, or if the folder is not where it was.
+
+        Errors: `SupersededError`; `StorageError` for a moved or deleted folder.
+        """
+        # A successor takes exactly one more than the highest number in use, so one look is enough.
+        if os.path.exists(self._next_lease):
+            lease = newest_lease(self._folder)
+            who = f"process {lease.pid} on {lease.host}" if lease else "another process"
+            raise SupersededError(
+                f"{who} took this session over in epoch {self._epoch + 1}",
+                hint="what was acknowledged before is kept; run the command again",
+            )
+        status = self._folder.stat()
+        if status is None or status.inode != self._inode:
+            raise StorageError(
+                f"the session's folder is no longer at {self._folder.root}",
+                operation="stat",
+                path=self._folder.root,
+                hint="put it back, or run again where it is now",
+            )
+
+    def close(self) -> None:
+        """Close the beat file; the counter stays as a last sign of life."""
+        if self._file is not None:
+            self._file.close()
+
+    def close_after_fork(self) -> None:
+        """Close the child's descriptor."""
+        if self._file is not None:
+            self._file.close_after_fork()

@@ -1,0 +1,786 @@
+"""The store: a folder of sessions.
+
+- Everything is in the folder, and copying it copies the work. Nothing in it is ever executed.
+- Reading takes no lock and writes nothing, so it works beside a writer and on read-only media.
+- A folder that has `sessions/` and no `MILEPOST` is a damaged store, never a new one.
+
+Source: FORMAT.md, "Store".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sys
+import threading
+import uuid
+from datetime import UTC, datetime, timedelta
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+import msgspec
+
+from milepost.clock import Clock, SystemClock
+from milepost.errors import (
+    AlreadyLockedError,
+    CheckpointNotFoundError,
+    ConfigurationError,
+    FormatError,
+    MilepostError,
+    NotAMilepostFileError,
+    SchemaError,
+    SessionNotFoundError,
+    StorageError,
+    StoreNotFoundError,
+    UnsupportedVersionError,
+)
+from milepost.model import events as e
+from milepost.model import fold
+from milepost.model.state import CheckpointInfo, SessionState
+from milepost.model.status import Judgement, SessionStatus, judge
+from milepost.session import contents, history
+from milepost.session.registry import find
+from milepost.session.session import Policy, Session
+from milepost.session.writer import Settings, Site, Writer
+from milepost.snapshots import backups, checkpoints, manifest, retention, versions
+from milepost.storage import frame
+from milepost.storage import lease as leases
+from milepost.storage.directory import LocalDirectory
+from milepost.storage.host import this_process
+from milepost.storage.names import check_name, folder_name, is_hashed, session_name
+from milepost.storage.values import convert_value, plain_value
+from milepost.types import (
+    BatchErrorType,
+    ItemStatus,
+    Key,
+    RecoveryConfig,
+    SessionKind,
+    StoreConfig,
+    TrackerConfig,
+)
+from milepost.work.classify import Classifier, classify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from milepost.model.events import BatchEvent
+    from milepost.snapshots.versions import VersionInfo
+    from milepost.types import CheckpointType, Durability
+
+T = TypeVar("T")
+
+MARKER: Final = "MILEPOST"
+SESSIONS: Final = "sessions"
+CLEANED: Final = "cleaned"
+DEFAULT_NAME: Final = ".milepost"
+FORMAT_VERSION: Final = 1
+_MISSING: Final[Any] = object()
+_DURABILITIES: Final = ("buffered", "process", "disk")
+
+
+class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One session of a store, at a glance.
+
+    Attributes:
+        session_id: Its name.
+        status: Where it stands; `None` where it cannot be read.
+        reason: Why, or what cannot be read.
+        latest_version: Its newest version; 0 where it cannot be read.
+        last_updated: When its last event happened.
+        state_count: How many versions are kept.
+    """
+
+    session_id: str
+    status: SessionStatus | None
+    reason: str
+    latest_version: int
+    last_updated: datetime | None
+    state_count: int
+
+
+class CleanupResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What an age clean-up removed.
+
+    Attributes:
+        deleted_states: Versions.
+        deleted_checkpoints: Checkpoints.
+        skipped: Session name to why nothing of it was touched, where that was not its age.
+    """
+
+    deleted_states: int
+    deleted_checkpoints: int
+    skipped: dict[str, str]
+
+
+class RetryResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What was put back.
+
+    Attributes:
+        batches: Keys of the failed batches that are pending again.
+        items: How many failed items are pending again.
+    """
+
+    batches: list[str]
+    items: int
+
+
+class View(NamedTuple):
+    """A session as it is read, without a lock.
+
+    Attributes:
+        state: All that is known.
+        judgement: Status and reason.
+        findings: What was met while it was read.
+        is_lossy: Whether acknowledged work is missing.
+        version: Its newest version.
+        writer: The latest writer: host, pid, since, epoch, and whether it lives.
+        backup_error: What was last wrong with the backup.
+    """
+
+    state: SessionState
+    judgement: Judgement
+    findings: list[Any]
+    is_lossy: bool
+    version: int
+    writer: dict[str, Any] | None
+    backup_error: str
+
+
+def resolve_path(path: str | os.PathLike[str] | None = None) -> str:
+    """Where the store is: the argument, `$MILEPOST_STORE`, the nearest `.milepost` upwards from the
+    current folder, else a new `.milepost` here. Absolute.
+    """
+    if path is not None:
+        return os.path.abspath(os.fspath(path))
+    named = os.environ.get("MILEPOST_STORE")
+    if named:
+        return os.path.abspath(named)
+    here = os.getcwd()
+    folder = here
+    while True:
+        candidate = os.path.join(folder, DEFAULT_NAME)
+        if os.path.isdir(candidate):
+            return candidate
+        above = os.path.dirname(folder)
+        if above == folder:
+            return os.path.join(here, DEFAULT_NAME)
+        folder = above
+
+
+def _release() -> str:
+    try:
+        return metadata.version("milepost")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def _program() -> str:
+    """What people typed, without where it is: no absolute path is ever stored."""
+    words = [os.path.basename(sys.argv[0])] if sys.argv and sys.argv[0] else []
+    return words[0] if words else ""
+
+
+class Store:
+    """A folder of sessions. Making the object touches no disk."""
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        config: StoreConfig | None = None,
+        tracker: TrackerConfig | None = None,
+        recovery: RecoveryConfig | None = None,
+        classifier: Classifier = classify,
+        clock: Clock | None = None,
+        directory: LocalDirectory | None = None,
+    ) -> None:
+        """Name the folder (see `resolve_path`) and how sessions in it are kept.
+
+        `directory` replaces the disk, for tests.
+        """
+        self._directory = directory or LocalDirectory(resolve_path(path))
+        self.config = config or StoreConfig()
+        self.tracker = tracker or TrackerConfig()
+        self.recovery = recovery or RecoveryConfig()
+        self._clock = clock or SystemClock()
+        self._policy = Policy(self.recovery, classifier, _release(), _program())
+
+    def __repr__(self) -> str:
+        return f"Store({self.path!r})"
+
+    @property
+    def path(self) -> str:
+        """Absolute path of the folder."""
+        return self._directory.root
+
+    # The folder itself.
+
+    def exists(self) -> bool:
+        """Whether there is a store, whole or damaged."""
+        return self._directory.exists(MARKER) or self._directory.exists(SESSIONS)
+
+    def check(self) -> None:
+        """Raise unless the folder is a store that this milepost can read.
+
+        Errors: `StoreNotFoundError`; `FormatError` for a damaged marker; `UnsupportedVersionError`
+            for a newer format.
+        """
+        if not self._directory.exists(MARKER):
+            if self._directory.exists(SESSIONS):
+                raise NotAMilepostFileError(
+                    f"{self.path} has sessions but no {MARKER} file: the store is damaged",
+                    path=MARKER,
+                    hint=f"copy {MARKER} back from where the folder came from",
+                )
+            raise StoreNotFoundError(
+                f"there is no store at {self.path}",
+                hint="name one with --store or $MILEPOST_STORE, or run a job to make one",
+            )
+        _read_marker(self._directory.read(MARKER, size_bytes_max=4096))
+
+    def _ensure(self) -> None:
+        if self.exists():
+            self.check()
+            return
+        directory = self._directory
+        status = directory.stat()
+        if status is not None and directory.names():
+            raise StoreNotFoundError(
+                f"{self.path} is a folder with other things in it, not a store",
+                hint="name an empty or a new folder",
+            )
+        marker = _write_marker(self._clock.now_ns())
+        directory.make_folders()
+        with contextlib.suppress(StorageError):
+            directory.publish(MARKER, marker)
+        self.check()
+        directory.make_folders(SESSIONS)
+
+    def _site(self, name: str) -> Site:
+        checked = check_name(name)
+        folder = folder_name(checked)
+        return Site(self._directory.folder(f"{SESSIONS}/{folder}"), folder, checked)
+
+    def _existing(self, name: str) -> Site:
+        self.check()
+        site = self._site(name)
+        status = site.folder.stat()
+        if status is None or not status.is_folder:
+            known = ", ".join(sorted(self.names())[:5])
+            raise SessionNotFoundError(
+                f"there is no session {name!r} in {self.path}",
+                hint=f"there are: {known}" if known else "the store has no session yet",
+            )
+        return site
+
+    def _backup_root(self) -> LocalDirectory | None:
+        if not self.config.backup_enabled:
+            return None
+        if self.config.backup_path is None:
+            return self._directory.folder(backups.FOLDER)
+        return LocalDirectory(self.config.backup_path, system=self._directory.system)
+
+    def _files(self, site: Site) -> history.Files:
+        root = self._backup_root()
+        if root is None:
+            return history.Files(site.folder)
+        lease = leases.newest_lease(site.folder)
+        found = backups.find(root, lease.lineage if lease else None, site.folder_name)
+        return history.Files(site.folder, tuple(found))
+
+    # Writing.
+
+    def session(
+        self,
+        name: str,
+        *,
+        total_batches: int | None = None,
+        durability: Durability = "process",
+        execute: bool = True,
+    ) -> Session:
+        """Open a session for writing, a new one or one to carry on.
+
+        Durability: what an update survives when its call returns: `"process"` kill -9, `"disk"` a
+            power cut, `"buffered"` nothing yet. `execute=False` opens it without beginning a run.
+        Errors: `AlreadyLockedError` where another process writes it; `DamagedError` where
+            acknowledged work is missing.
+        """
+        if durability not in _DURABILITIES:
+            raise ConfigurationError(
+                f"durability is {durability!r}; it must be one of {', '.join(_DURABILITIES)}"
+            )
+        site = self._site(name)
+        self._ensure()
+        self._clean_if_due()
+        if site.folder.stat() is None:
+            self._create(site, SessionKind.WORK, [])
+        session = self._open(site, durability, execute=execute)
+        if total_batches is not None:
+            session.set_total_batches(total_batches)
+        return session
+
+    def _create(self, site: Site, kind: SessionKind, data: list[Any]) -> None:
+        """Make a session's folder whole under another name, then give it its own at once."""
+        temporary = self._directory.folder(f"{SESSIONS}/.{uuid.uuid4().hex}.tmp")
+        temporary.make_folders("leases")
+        now_ns = self._clock.now_ns()
+        uid = uuid.uuid4().hex
+        state = fold.new_state(
+            e.SessionCreated(1, now_ns, e.NO_BATCH, site.name, uid, kind, self.tracker.item_cap)
+        )
+        for each in data:
+            state = fold.apply(state, e.DataSet(state.sequence + 1, now_ns, e.NO_BATCH, each))
+        status = temporary.stat()
+        process = this_process()
+        lease = leases.Lease(
+            epoch=1,
+            session=site.name,
+            session_uid=uid,
+            lineage=uuid.uuid4().hex,
+            host=process.host,
+            boot_id=process.boot_id,
+            pid=process.pid,
+            process_started=process.process_started,
+            folder_inode=status.inode if status else 0,
+            taken_at_ns=now_ns,
+        )
+        temporary.create_whole(leases.lease_path(1), leases.encode_lease(lease))
+        versions.write(
+            temporary,
+            state,
+            name=versions.SnapshotName(1, state.sequence, 1),
+            created_ns=now_ns,
+            by_hand=bool(data),
+            restored_from=None,
+            parents=(),
+            level=frame.LEVEL_HOT if self.config.enable_compression else frame.LEVEL_NONE,
+        )
+        source = f"{SESSIONS}/{os.path.basename(temporary.root)}"
+        if not self._directory.rename_folder(source, f"{SESSIONS}/{site.folder_name}"):
+            self._directory.remove_folder(source)  # another process was quicker, and as good
+
+    def _open(
+        self,
+        site: Site,
+        durability: Durability = "process",
+        *,
+        execute: bool = False,
+        accept_loss: bool = False,
+    ) -> Session:
+        self._give_way(site)
+        writer = Writer(
+            site,
+            Settings(durability, self.tracker, self.config, self._backup_root(), self._clock),
+        )
+        writer.open(accept_loss=accept_loss)
+        try:
+            return Session(writer, self._policy, execute=execute)
+        except BaseException:
+            writer.close()
+            raise
+
+    @staticmethod
+    def _give_way(site: Site) -> None:
+        """Within one process the newer session goes on: a suspended loop must not lock us out."""
+        older = find(site.folder.root)
+        if older is None:
+            return
+        owner = older.thread
+        if owner is threading.current_thread() or not owner.is_alive():
+            older.supersede()
+            return
+        raise AlreadyLockedError(
+            f"session {site.name!r} is being written by thread {owner.name!r} of this process",
+            operation="lock",
+            path=leases.LOCK_NAME,
+            holder={"host": this_process().host, "pid": os.getpid(), "since": None, "epoch": None},
+            hint="hand that session over to the other thread, or close it first",
+        )
+
+    @contextlib.contextmanager
+    def _writing(self, name: str, *, accept_loss: bool = False) -> Iterator[Session]:
+        """The session of this process that writes it, or one for this call alone."""
+        site = self._existing(name)
+        mine = find(site.folder.root)
+        if mine is not None:
+            yield mine
+            return
+        session = self._open(site, accept_loss=accept_loss)
+        try:
+            yield session
+        finally:
+            session.close()
+
+    def save_state(self, name: str, data: Any) -> int:
+        """Store versioned data without a tracker; return the new version. It is on the disk.
+
+        Errors: `EncodingError` or `RecordTooLargeError` before anything is written.
+        """
+        plain = plain_value(data, "the data")
+        site = self._site(name)
+        self._ensure()
+        if site.folder.stat() is None:
+            self._create(site, SessionKind.DATA, [plain])
+            return 1
+        with self._writing(name) as session:
+            session.set_data(plain)
+            return session.snapshot()
+
+    def save_checkpoint(
+        self,
+        name: str,
+        type: CheckpointType | str,
+        data: Any = None,
+        *,
+        label: str | None = None,  # noqa: A002  # the word of the public face
+    ) -> str:
+        """Set a typed mark in a session and return its id. It is on the disk."""
+        kind = checkpoints.check_type(type)
+        with self._writing(name) as session:
+            return session.save_checkpoint(kind, data, name=label)
+
+    def restart(self, name: str) -> int:
+        """Begin the work anew, as a new version; older versions stay. Return its number."""
+        with self._writing(name) as session:
+            session.restart()
+            return session.snapshot()
+
+    def retry(
+        self,
+        name: str,
+        *,
+        keys: Iterable[Key] | None = None,
+        error_type: BatchErrorType | None = None,
+    ) -> RetryResult:
+        """Put failed batches and items back to pending, with fresh attempts.
+
+        `keys` are of items or batches; without a choice all that failed is put back, also what is
+        not recoverable. Errors: `LookupError` for a key of nothing that failed.
+        """
+        with self._writing(name) as session:
+            return _retry(session, None if keys is None else list(keys), error_type)
+
+    def restore(self, name: str, version: int) -> int:
+        """Make an older version the state again, as a new version; return its number.
+
+        This is also what accepts the loss in a damaged session.
+        """
+        site = self._existing(name)
+        _, old = history.load_version(self._files(site), version)
+        with self._writing(name, accept_loss=True) as session:
+            return session.restore(old, version)
+
+    # Reading.
+
+    def names(self) -> list[str]:
+        """The names of all sessions."""
+        self.check()
+        found: list[str] = []
+        for folder in self._directory.names(SESSIONS):
+            status = self._directory.stat(f"{SESSIONS}/{folder}")
+            if folder.startswith(".") or status is None or not status.is_folder:
+                continue
+            name = session_name(folder)
+            if name is None and is_hashed(folder):
+                lease = leases.newest_lease(self._directory.folder(f"{SESSIONS}/{folder}"))
+                if lease is not None and folder_name(lease.session) == folder:
+                    name = lease.session
+            if name is not None:
+                found.append(name)
+        return sorted(found)
+
+    def sessions(self) -> list[SessionInfo]:
+        """All sessions, the latest updated first; one that cannot be read says why."""
+        found = [self._info(name) for name in self.names()]
+        oldest = datetime.min.replace(tzinfo=UTC)
+        return sorted(found, key=lambda info: info.last_updated or oldest, reverse=True)
+
+    def _info(self, name: str) -> SessionInfo:
+        try:
+            view = self.view(name)
+            count = len(self.versions(name))
+        except MilepostError as error:
+            return SessionInfo(
+                session_id=name,
+                status=None,
+                reason=str(error),
+                latest_version=0,
+                last_updated=None,
+                state_count=0,
+            )
+        return SessionInfo(
+            session_id=name,
+            status=view.judgement.status,
+            reason=view.judgement.reason,
+            latest_version=view.version,
+            last_updated=view.state.last_updated,
+            state_count=count,
+        )
+
+    def view(self, name: str) -> View:
+        """All that is known of a session, read without a lock."""
+        site = self._existing(name)
+        loaded = history.load_live(self._files(site))
+        if loaded.state.session_id != site.name:
+            raise FormatError(
+                f"the folder of session {site.name!r} holds session {loaded.state.session_id!r}",
+                path=f"{SESSIONS}/{site.folder_name}",
+                hint="it was renamed or copied by hand; give it back its own name",
+            )
+        mine = find(site.folder.root)
+        is_live = mine is not None or leases.WriterLock(site.folder).held_elsewhere()
+        if is_live:
+            # It may have ended between the two looks; then the second one tells.
+            loaded = history.load_live(self._files(site))
+        lease = leases.newest_lease(site.folder)
+        manifest_error = mine.backup_error if mine is not None else _backup_error(site)
+        return View(
+            state=loaded.state,
+            judgement=judge(loaded.state, is_live=is_live),
+            findings=loaded.findings,
+            is_lossy=loaded.is_lossy,
+            version=loaded.base.version,
+            writer=None if lease is None else _writer_of(lease, is_live=is_live),
+            backup_error=manifest_error,
+        )
+
+    def load_progress(self, name: str, version: int | None = None) -> SessionState:
+        """The state of a session, its journal included, or that of one version."""
+        site = self._existing(name)
+        if version is not None:
+            return history.load_version(self._files(site), version)[1]
+        return history.load_live(self._files(site)).state
+
+    def load_state(
+        self,
+        name: str,
+        *,
+        version: int | None = None,
+        type: type[T] | None = None,  # noqa: A002  # the word of the public face
+        default: Any = _MISSING,
+    ) -> Any:
+        """The data of a session, of its latest state or of one version.
+
+        With `type`, as that type. An unknown session or version gives `default` if there is one.
+        Errors: `SessionNotFoundError`, `SnapshotNotFoundError`; `SchemaError` for the wrong type.
+        """
+        try:
+            state = self.load_progress(name, version)
+        except LookupError:
+            if default is _MISSING:
+                raise
+            return default
+        if not state.has_data and default is not _MISSING:
+            return default
+        return convert_value(state.data, type, f"the data of session {name!r}")
+
+    def versions(self, name: str) -> list[VersionInfo]:
+        """The versions of a session, the newest first."""
+        return list(reversed(versions.list_versions(self._existing(name).folder)))
+
+    def checkpoints(self, name: str) -> list[CheckpointInfo]:
+        """The checkpoints of a session, the newest first."""
+        return list(reversed(self.load_progress(name).checkpoints))
+
+    def load_checkpoint(self, id: str, *, type: type[T] | None = None) -> Any:  # noqa: A002  # the words of the public face
+        """The data of a checkpoint; with `type`, as that type.
+
+        Errors: `CheckpointNotFoundError`; `FormatError` where every copy is damaged.
+        """
+        self.check()
+        if checkpoints.is_id(id):
+            for folder in self._directory.names(SESSIONS):
+                site = Site(self._directory.folder(f"{SESSIONS}/{folder}"), folder, folder)
+                for place in self._places_of(site, id):
+                    with contextlib.suppress(FormatError, SchemaError):
+                        _, data = checkpoints.read(place, id)
+                        return convert_value(data, type, f"checkpoint {id}")
+                if site.folder.exists(checkpoints.path_of(id)):
+                    checkpoints.read(site.folder, id)  # says what is wrong with it
+        raise CheckpointNotFoundError(
+            f"there is no checkpoint {id!r} in {self.path}",
+            hint="list them: milepost show NAME --checkpoints",
+        )
+
+    def _places_of(self, site: Site, checkpoint_id: str) -> list[LocalDirectory]:
+        path = checkpoints.path_of(checkpoint_id)
+        files = self._files(site)
+        return [place for place in (files.folder, *files.backups) if place.exists(path)]
+
+    def events(self, name: str) -> Iterator[BatchEvent]:
+        """All events that the kept journals hold, the oldest first."""
+        site = self._existing(name)
+        files = self._files(site)
+        uid = history.load_live(files).state.uid
+        return history.events_in(files, uid)
+
+    def read_file(self, path: str | os.PathLike[str]) -> Iterator[Any]:
+        """What is in a file of a store, as plain data: its header, then its body or its records."""
+        return read_file(path)
+
+    # Clean-up by age.
+
+    def cleanup(self, *, older_than: timedelta | None = None) -> CleanupResult:
+        """Remove old versions and checkpoints of finished sessions.
+
+        The newest version and checkpoint of anything stay, and so does all of an unfinished
+        session. Default age: `cleanup_interval_hours`.
+        """
+        self.check()
+        age = older_than or timedelta(hours=self.config.cleanup_interval_hours)
+        age_ns = int(age.total_seconds() * 1e9)
+        states = marks = 0
+        skipped: dict[str, str] = {}
+        for name in self.names():
+            try:
+                removed = self._clean(name, age_ns)
+            except MilepostError as error:
+                skipped[name] = str(error)
+                continue
+            states += removed[0]
+            marks += removed[1]
+        return CleanupResult(deleted_states=states, deleted_checkpoints=marks, skipped=skipped)
+
+    def _clean(self, name: str, age_ns: int) -> tuple[int, int]:
+        site = self._existing(name)
+        now_ns = self._clock.now_ns()
+        old = retention.decide_by_age(
+            versions.list_versions(site.folder), older_than_ns=age_ns, now_ns=now_ns
+        )
+        view = self.view(name)
+        marks = [
+            each.id for each in view.state.checkpoints[:-1] if now_ns - each.created_ns > age_ns
+        ]
+        ended = view.judgement.status in {SessionStatus.COMPLETED, SessionStatus.FAILED}
+        if not ended or view.is_lossy or not (old.remove or marks):
+            return 0, 0
+        with self._writing(name) as session:
+            return session.clean(age_ns)
+
+    def _clean_if_due(self) -> None:
+        """Once per interval, when a session is opened; the stamp's own age says when."""
+        stamp = self._directory.stat(CLEANED)
+        now_ns = self._clock.now_ns()
+        due_ns = int(self.config.cleanup_interval_hours * 3600e9)
+        if stamp is not None and 0 <= now_ns - stamp.modified_ns < due_ns:
+            return
+        with contextlib.suppress(StorageError):
+            self._directory.publish_derived(CLEANED, b"when the age clean-up last ran\n")
+        if stamp is not None:
+            with contextlib.suppress(MilepostError):
+                self.cleanup()
+
+
+def _retry(
+    session: Session, keys: list[Key] | None, error_type: BatchErrorType | None
+) -> RetryResult:
+    state = session.live
+    batches: list[int] = []
+    items: dict[int, list[Key]] = {}
+    wanted = None if keys is None else set(keys)
+    met: set[Key] = set()
+    for number, failed in sorted(state.failed_batches.items()):
+        whole = wanted is None or failed.batch_id in wanted
+        chosen: list[Key] = []
+        for item in failed.partial_progress.open.values():
+            if item.status is not ItemStatus.FAILED:
+                continue
+            right_type = error_type is None or item.error_type is error_type
+            if right_type and (whole or (wanted is not None and item.item_id in wanted)):
+                chosen.append(item.item_id)
+        met.update(chosen)
+        right = error_type is None or failed.error_type is error_type
+        if chosen or (whole and right):
+            batches.append(number)
+            met.add(failed.batch_id)
+            items[number] = chosen
+    for number, active in sorted(state.active_batches.items()):
+        chosen = [
+            item.item_id
+            for item in active.open.values()
+            if item.status is ItemStatus.FAILED
+            and (error_type is None or item.error_type is error_type)
+            and (wanted is None or item.item_id in wanted or active.batch_id in wanted)
+        ]
+        if chosen:
+            items[number] = chosen
+            met.update([*chosen, active.batch_id])
+    unmet = [key for key in keys or [] if key not in met]
+    if unmet:
+        raise SessionNotFoundError(
+            f"nothing that failed in session {session.name!r} has the key {unmet[0]!r}",
+            hint=f"see what failed: milepost show {session.name!r} --failed",
+        )
+    labels = [state.failed_batches[number].batch_id for number in batches]
+    if batches or items:
+        session.put_back(batches, items)
+    return RetryResult(batches=labels, items=sum(len(each) for each in items.values()))
+
+
+def _backup_error(site: Site) -> str:
+    found = manifest.read(site.folder)
+    return found.backup if found is not None else ""
+
+
+def _writer_of(lease: leases.Lease, *, is_live: bool) -> dict[str, Any]:
+    return {
+        "host": lease.host,
+        "pid": lease.pid,
+        "since": datetime.fromtimestamp(lease.taken_at_ns / 1e9, UTC),
+        "epoch": lease.epoch,
+        "alive": is_live,
+    }
+
+
+def _write_marker(now_ns: int) -> bytes:
+    created = datetime.fromtimestamp(now_ns // 1_000_000_000, UTC)
+    text = (
+        "This folder is a milepost store. Copying it copies the work.\n"
+        f"format: {FORMAT_VERSION}\n"
+        f"id: {uuid.uuid4().hex}\n"
+        f"created: {created:%Y-%m-%dT%H:%M:%SZ}\n"
+    )
+    return f"{text}checksum: {_marker_checksum(text)}\n".encode()
+
+
+def _marker_checksum(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def _read_marker(data: bytes) -> dict[str, str]:
+    try:
+        text, _, rest = data.decode().partition("checksum: ")
+        fields = dict(line.split(": ", 1) for line in text.splitlines()[1:])
+        if rest != _marker_checksum(text) + "\n":
+            raise ValueError("the checksum does not match")
+        number = int(fields["format"])
+    except (UnicodeDecodeError, ValueError, KeyError) as error:
+        raise FormatError(
+            f"{MARKER} is damaged: {error}",
+            path=MARKER,
+            hint=f"copy {MARKER} back from where the folder came from",
+        ) from error
+    if number > FORMAT_VERSION:
+        raise UnsupportedVersionError(
+            f"this store is of format {number}; this milepost reads up to {FORMAT_VERSION}",
+            path=MARKER,
+            found=number,
+            supported=FORMAT_VERSION,
+            hint="install a newer milepost",
+        )
+    return fields
+
+
+def read_file(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """What is in any file of a store: for a framed file its header and body, for a journal every
+    record, for a lease or a manifest its fields. Plain data; the file alone is looked at.
+
+    Errors: `FormatError` for wrong bytes, `NotAMilepostFileError` for a stranger's file.
+    """
+    full = os.path.abspath(os.fspath(path))
+    directory = LocalDirectory(os.path.dirname(full))
+    name = os.path.basename(full)
+    size = frame.FILE_BYTES_MAX
+    data = directory.read(name, size_bytes_max=size)
+    return contents.of(data, name)

@@ -1,0 +1,131 @@
+"""What kind of error an exception is, and whether trying again can help.
+
+- Replaceable: anything with the shape of `Classifier` can be handed to a store.
+- Foreign libraries are known by the names of their exception classes and modules, never imported.
+- What nobody knows is worth another try; what is surely a mistake in the program is not.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import Final, NamedTuple, Protocol
+
+from milepost.types import BatchErrorType
+
+
+class Verdict(NamedTuple):
+    """A judgement of an exception.
+
+    Attributes:
+        error_type: Of what kind it is.
+        is_recoverable: Whether trying again can help.
+    """
+
+    error_type: BatchErrorType
+    is_recoverable: bool
+
+
+class Classifier(Protocol):
+    """Judges an exception."""
+
+    def __call__(self, error: BaseException, /) -> Verdict:
+        """The verdict; never raises."""
+        ...
+
+
+_EXHAUSTED: Final = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_NETWORK: Final = {
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.ECONNABORTED,
+    errno.EPIPE,
+    errno.ENETUNREACH,
+    errno.ENETDOWN,
+    errno.EHOSTUNREACH,
+    errno.EHOSTDOWN,
+}
+_DATABASE_MODULES: Final = (
+    "sqlite3",
+    "psycopg",
+    "psycopg2",
+    "asyncpg",
+    "MySQLdb",
+    "pymysql",
+    "mysql",
+    "oracledb",
+    "pyodbc",
+    "sqlalchemy",
+    "duckdb",
+)
+_DATABASE_NAMES: Final = {"DatabaseError", "OperationalError", "InterfaceError", "IntegrityError"}
+_DATABASE_FINAL: Final = {"IntegrityError", "ProgrammingError", "DataError", "NotSupportedError"}
+_MISTAKES: Final = (
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    NotImplementedError,
+    SyntaxError,
+    TypeError,
+)
+
+
+def classify(error: BaseException) -> Verdict:
+    """The standard judgement."""
+    for each in _chain(error):
+        verdict = _judge(each)
+        if verdict is not None:
+            return verdict
+    return Verdict(BatchErrorType.UNKNOWN_ERROR, not isinstance(error, _MISTAKES))
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """The error and what it was raised from: a wrapper often says less than what it wraps."""
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__
+    return chain
+
+
+def _judge(error: BaseException) -> Verdict | None:
+    names = {kind.__name__ for kind in type(error).__mro__}
+    modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    if isinstance(error, MemoryError) or _errno(error) in _EXHAUSTED:
+        return Verdict(BatchErrorType.RESOURCE_EXHAUSTION, is_recoverable=True)
+    if isinstance(error, TimeoutError) or any("Timeout" in name for name in names):
+        return Verdict(BatchErrorType.TIMEOUT_ERROR, is_recoverable=True)
+    if modules.intersection(_DATABASE_MODULES) or names & _DATABASE_NAMES:
+        final = bool(names & _DATABASE_FINAL)
+        return Verdict(BatchErrorType.DATABASE_ERROR, is_recoverable=not final)
+    status = _http_status(error)
+    if status is not None:
+        again = status >= 500 or status in {408, 425, 429}
+        return Verdict(BatchErrorType.NETWORK_ERROR, is_recoverable=again)
+    if (
+        isinstance(error, (ConnectionError, socket.gaierror, socket.herror))
+        or _errno(error) in _NETWORK
+        or names & {"URLError", "TransportError", "IncompleteRead", "RemoteDisconnected"}
+        or any(name.endswith("ConnectionError") for name in names)
+    ):
+        return Verdict(BatchErrorType.NETWORK_ERROR, is_recoverable=True)
+    if isinstance(error, ValueError) or any("ValidationError" in name for name in names):
+        return Verdict(BatchErrorType.VALIDATION_ERROR, is_recoverable=False)
+    return None
+
+
+def _errno(error: BaseException) -> int | None:
+    return error.errno if isinstance(error, OSError) else None
+
+
+def _http_status(error: BaseException) -> int | None:
+    """The status of an HTTP error, as urllib, requests, httpx and aiohttp carry it."""
+    response = getattr(error, "response", None)
+    for holder, name in ((error, "status"), (error, "code"), (response, "status_code")):
+        status = getattr(holder, name, None)
+        if isinstance(status, int) and 400 <= status < 600:
+            return status
+    return None

@@ -1,0 +1,26 @@
+"""How long to wait before the next try."""
+
+from __future__ import annotations
+
+import random
+
+import msgspec
+
+
+class Backoff(msgspec.Struct, frozen=True, kw_only=True):
+    """Exponential waits with jitter, so that many workers do not come back at once.
+
+    Attributes:
+        first_seconds: Longest wait after the first failure.
+        factor: By how much it grows with each further one.
+        seconds_max: It never grows beyond this.
+    """
+
+    first_seconds: float = 0.5
+    factor: float = 2.0
+    seconds_max: float = 60.0
+
+    def delay_seconds(self, failures: int) -> float:
+        """Wait after this many failures in a row (from 1): half of it sure, half of it chance."""
+        longest = min(self.seconds_max, self.first_seconds * self.factor ** (failures - 1))
+        return longest / 2 + random.uniform(0, longest / 2)  # noqa: S311  # jitter is no secret
