@@ -36,9 +36,10 @@ from milepost.errors import (
     UnrecoverableError,
     UnsupportedVersionError,
 )
-from milepost.jobs.job import Job, JobResult, job
+from milepost.jobs.job import Job, job
 from milepost.jobs.loop import resume
 from milepost.jobs.progress import PlainProgress, progress_line
+from milepost.jobs.result import JobResult
 from milepost.model.consistency import Finding, check
 from milepost.model.estimate import (
     Counts,

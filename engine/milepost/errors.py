@@ -70,7 +70,7 @@ class AlreadyLockedError(StorageError):
     """Another process writes this session.
 
     Attributes:
-        holder: Who: a mapping with `host`, `pid`, `since` (aware UTC) and `epoch`; `None` if unknown.
+        holder: Who: a mapping of `host`, `pid`, `since` (aware UTC), `epoch`; `None` if unknown.
     """
 
     _facts = ("operation", "path", "holder")
@@ -157,7 +157,7 @@ class SchemaError(MilepostError):
 
 
 class EncodingError(MilepostError, TypeError):
-    """A value cannot be stored; raised before anything is written, naming the place in the value."""
+    """A value cannot be stored; raised before anything is written, naming the place in it."""
 
 
 class RecordTooLargeError(MilepostError, ValueError):

@@ -62,7 +62,7 @@ from milepost.types import (
 from milepost.work.classify import Classifier, classify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator
 
     from milepost.model.events import BatchEvent
     from milepost.snapshots.versions import VersionInfo
@@ -148,8 +148,10 @@ class View(NamedTuple):
 
 
 def resolve_path(path: str | os.PathLike[str] | None = None) -> str:
-    """Where the store is: the argument, `$MILEPOST_STORE`, the nearest `.milepost` upwards from the
-    current folder, else a new `.milepost` here. Absolute.
+    """Where the store is, as an absolute path.
+
+    The argument, else `$MILEPOST_STORE`, else the nearest `.milepost` upwards from the current
+    folder, else a new `.milepost` here.
     """
     if path is not None:
         return os.path.abspath(os.fspath(path))
@@ -399,7 +401,7 @@ class Store:
         )
 
     @contextlib.contextmanager
-    def _writing(self, name: str, *, accept_loss: bool = False) -> Iterator[Session]:
+    def _writing(self, name: str, *, accept_loss: bool = False) -> Generator[Session]:
         """The session of this process that writes it, or one for this call alone."""
         site = self._existing(name)
         mine = find(site.folder.root)
@@ -433,7 +435,7 @@ class Store:
         type: CheckpointType | str,
         data: Any = None,
         *,
-        label: str | None = None,  # noqa: A002  # the word of the public face
+        label: str | None = None,  # the word of the public face
     ) -> str:
         """Set a typed mark in a session and return its id. It is on the disk."""
         kind = checkpoints.check_type(type)
@@ -557,7 +559,7 @@ class Store:
         name: str,
         *,
         version: int | None = None,
-        type: type[T] | None = None,  # noqa: A002  # the word of the public face
+        type: type[T] | None = None,  # the word of the public face
         default: Any = _MISSING,
     ) -> Any:
         """The data of a session, of its latest state or of one version.
@@ -583,7 +585,9 @@ class Store:
         """The checkpoints of a session, the newest first."""
         return list(reversed(self.load_progress(name).checkpoints))
 
-    def load_checkpoint(self, id: str, *, type: type[T] | None = None) -> Any:  # noqa: A002  # the words of the public face
+    def load_checkpoint(
+        self, id: str, *, type: type[T] | None = None
+    ) -> Any:  # the words of the public face
         """The data of a checkpoint; with `type`, as that type.
 
         Errors: `CheckpointNotFoundError`; `FormatError` where every copy is damaged.
@@ -773,14 +777,13 @@ def _read_marker(data: bytes) -> dict[str, str]:
 
 
 def read_file(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """What is in any file of a store: for a framed file its header and body, for a journal every
-    record, for a lease or a manifest its fields. Plain data; the file alone is looked at.
+    """What is in any file of a store, as plain data; the file alone is looked at.
+
+    For a framed file its header and body, for a journal every record, for a lease or a manifest its
+    fields.
 
     Errors: `FormatError` for wrong bytes, `NotAMilepostFileError` for a stranger's file.
     """
-    full = os.path.abspath(os.fspath(path))
-    directory = LocalDirectory(os.path.dirname(full))
-    name = os.path.basename(full)
-    size = frame.FILE_BYTES_MAX
-    data = directory.read(name, size_bytes_max=size)
+    folder, name = os.path.split(os.path.abspath(path))
+    data = LocalDirectory(folder).read(name, size_bytes_max=frame.FILE_BYTES_MAX)
     return contents.of(data, name)

@@ -124,7 +124,7 @@ class SessionKind(enum.IntEnum):
 
 
 def label(member: enum.IntEnum) -> str:
-    """The name by which people and JSON know an enum member: `completed`, `network_error`, …"""
+    """The name by which people and JSON know an enum member, as in `network_error`."""
     return member.name.lower()
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
 
-import msgspec
-
-from milepost.errors import ConfigurationError, JobFailedError
+from milepost.errors import ConfigurationError
+from milepost.jobs.runner import Runner
 from milepost.storage.names import check_name
-from milepost.types import Outcome
 from milepost.work.retry import Backoff
 
 if TYPE_CHECKING:
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
 
     from milepost.jobs.loop import WhenComplete
     from milepost.jobs.progress import ProgressFactory
-    from milepost.model.state import SessionStatistics
+    from milepost.jobs.result import JobResult
     from milepost.store import Store
     from milepost.types import Durability
 
@@ -26,45 +24,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Plan = Literal["frozen", "extend"]
-
-EXIT_FAILED_BATCHES = 3
-
-
-class JobResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run of a job ended.
-
-    Attributes:
-        name: The session's name.
-        outcome: `COMPLETED`, or `FAILED` with failed batches.
-        completed: How many batches are completed, over all runs.
-        failures: Key of each failed batch to why it failed.
-        did_nothing: Whether there was nothing to do.
-        statistics: Running sums over the whole session.
-    """
-
-    name: str
-    outcome: Outcome
-    completed: int
-    failures: dict[str, str]
-    did_nothing: bool
-    statistics: SessionStatistics
-
-    @property
-    def exit_code(self) -> int:
-        """What a script should exit with: 0, or 3 with failed batches."""
-        return EXIT_FAILED_BATCHES if self.failures else 0
-
-    def raise_for_failures(self) -> None:
-        """Raise `JobFailedError` if batches stand as failed."""
-        if self.failures:
-            key, reason = next(iter(self.failures.items()))
-            raise JobFailedError(
-                f"{len(self.failures)} batches of {self.name!r} failed, for example {key!r}:"
-                f" {reason}",
-                failures=self.failures,
-                hint=f"see them: milepost show {self.name} --failed; try again: milepost retry"
-                f" {self.name}",
-            )
 
 
 class Job(Generic[P, R]):
@@ -131,8 +90,6 @@ class Job(Generic[P, R]):
         What is not given is as the decorator said. Errors: `AlreadyLockedError` where another
         process runs it; `KeyboardInterrupt` or `SystemExit(143)` after a signal, with all saved.
         """
-        from milepost.jobs.runner import Runner  # noqa: PLC0415  # the runner knows jobs
-
         return Runner(
             self,
             store=self.store if store is None else store,

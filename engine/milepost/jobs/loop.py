@@ -6,7 +6,7 @@ when it is left, however that happens.
 
 from __future__ import annotations
 
-import os
+import signal
 from typing import TYPE_CHECKING, Final, Literal, NoReturn, TypeVar
 
 from milepost.errors import ConfigurationError, UnfinishedError
@@ -18,6 +18,7 @@ from milepost.store import Store
 from milepost.types import Outcome
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable
     from contextlib import AbstractContextManager
 
@@ -147,13 +148,12 @@ class Loop(Items[T]):
         return session.batch(0) if session.recorded(0) else self._start(session)
 
     def _start(self, session: Session) -> Batch:
-        session.begin_execution()
         return session.start_batch(BATCH_KEY, number=0, items_total=self._total, keeps_items=True)
 
     def _begin(self, batch: Batch) -> None:
         session = batch.session
         active = session.live.active_batches.get(0)
-        if active is None or not active.resumed_ns:
+        if active is None or not session.executing:
             self._start(session)
 
     def __next__(self) -> T:
@@ -198,7 +198,7 @@ class Loop(Items[T]):
         else:
             active = state.active_batches.get(0)
             if active is not None:
-                if not active.resumed_ns:
+                if not session.executing:
                     self._start(session)
                 if active.items_total is None:
                     batch.update_progress(items_total=active.items_finished)
@@ -242,8 +242,6 @@ class Loop(Items[T]):
         if isinstance(error, KeyboardInterrupt):
             on_purpose = True
         elif interrupted and signals is not None:
-            import signal  # noqa: PLC0415  # only to name what was received
-
             on_purpose = signals.received == signal.SIGINT
         session.end(Outcome.STOPPED if on_purpose else Outcome.INTERRUPTED, error)
 

@@ -65,4 +65,5 @@ def complete_line(session: Session) -> str:
 
 def waiting_line(name: str, count: int, word: str) -> str:
     """What a run says of failures that it does not try again by itself."""
-    return f"{name}: {counted(count, 'failed ' + word)} left as is; to try again: milepost retry {name}"
+    what = counted(count, f"failed {word}")
+    return f"{name}: {what} left as is; to try again: milepost retry {name}"

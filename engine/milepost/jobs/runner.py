@@ -7,7 +7,7 @@
   one sync. Nothing counts as ended before that.
 - A signal lets every worker finish the item in hand; what still works after the grace is left
   behind, unacknowledged, in daemon threads whose further calls raise.
-- An error of the store itself (full, superseded, poisoned) ends the run: no body is to blame for it.
+- An error of the store itself (full, superseded, poisoned) ends the run: no body is to blame.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import queue
 import signal
 import threading
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from milepost.errors import (
@@ -27,21 +28,21 @@ from milepost.errors import (
     UnfinishedError,
 )
 from milepost.jobs import notices
-from milepost.jobs.job import JobResult
 from milepost.jobs.loop import open_store
 from milepost.jobs.progress import display
+from milepost.jobs.result import JobResult
 from milepost.jobs.signals import GRACE_SECONDS, StopSignals
+from milepost.model.events import BatchCompleted, BatchFailed
 from milepost.session.items import StopRequested
 from milepost.types import BatchStatus, Outcome
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from milepost.jobs.job import Job, Plan
     from milepost.jobs.loop import WhenComplete
     from milepost.jobs.progress import ProgressFactory
-    from milepost.model.events import BatchCompleted, BatchFailed
     from milepost.session.batch import Batch
     from milepost.session.session import Session
     from milepost.store import Store

@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM while work runs: finish the item in hand, save, stop.
 
 - Handlers are set in the main thread only, only over Python's defaults, and are put back.
-- The first signal asks the work to stop. What is still in hand after `GRACE_SECONDS` is dropped, and
+- The first signal asks the work to stop. What is in hand after `GRACE_SECONDS` is dropped, and
   a second signal drops it at once: then `KeyboardInterrupt` (or `SystemExit(143)`) is raised where
   the work is.
 - A handler takes no lock, because the code it interrupts may hold it.

@@ -2,7 +2,7 @@
 
 - Nothing behind the first record that does not check is believed.
 - What stands there is told apart: nothing or zeros (a clean end), a tail that was never known to be
-  on the disk (torn: a crash or a writer at work), or one that was (damaged: acknowledged work gone).
+  on the disk (torn: a crash or a writer at work), or one that was (damaged: work is gone).
 - `through` is how much a successor accepted: what a superseded writer wrote after that is reported,
   never read.
 
@@ -12,7 +12,7 @@ Source: FORMAT.md, "Reading a journal".
 from __future__ import annotations
 
 import enum
-from typing import Final, cast
+from typing import Final
 
 import msgspec
 
@@ -118,7 +118,7 @@ def _read_records(result: Replay, data: bytes, session_uid: str, through: int | 
                 break
             result.opened = payload
         else:
-            event = cast("BatchEvent", payload)
+            event = payload
             if result.opened is None or event.sequence != expected:
                 break
             if through is not None and event.sequence > through:

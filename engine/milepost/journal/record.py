@@ -71,7 +71,7 @@ class SyncedThrough(msgspec.Struct, array_like=True, frozen=True, tag=1, gc=Fals
     proof: int
 
 
-Record: TypeAlias = Union[JournalOpened, SyncedThrough, BatchEvent]  # noqa: UP007
+Record: TypeAlias = Union[JournalOpened, SyncedThrough, BatchEvent]  # noqa: UP007  # one object
 
 encode_payload = msgspec.msgpack.Encoder().encode
 decode_payload = msgspec.msgpack.Decoder(Record).decode

@@ -2,7 +2,7 @@
 
 - It touches no disk, no clock, no setting: the same events give the same state, on any machine, in
   any year. What shapes it (the item cap) is an event itself. Old arms are never changed.
-- It owns the state it is given: it changes it in place and returns it. Who wants to keep the old one
+- It owns the state it is given: it changes it in place and returns it. Who wants the old one kept
   copies it first (`copy`). An apply that is interrupted half way leaves a state to be thrown away.
 - Sequence numbers are contiguous; an event that does not fit the state raises `FoldError`.
 - An item that is completed or skipped stays so, whatever comes later, until it is put back.

@@ -1,6 +1,6 @@
 """The state of a session, as the fold makes it and as a snapshot holds it.
 
-- Compact on disk: structs are arrays, enums small numbers, times integer nanoseconds since 1970 UTC.
+- Compact on disk: structs are arrays, enums small numbers, times nanoseconds since 1970 UTC.
   At the face every time is an aware UTC `datetime`.
 - Fields are only ever added at the end, with a default; meanings never change.
 - What can be computed is not stored, but for running sums that would cost a walk over all batches.
@@ -58,7 +58,7 @@ class Retrying(msgspec.Struct, array_like=True, frozen=True, tag=0):
         phase: The phase that failed.
     """
 
-    phase: Union[BatchPhase, str, Retrying]  # noqa: UP007  # msgspec resolves this form on 3.11
+    phase: Union[BatchPhase, str, Retrying]  # noqa: UP007  # msgspec resolves this form on 3.11  # msgspec resolves this form on 3.11
 
 
 Phase: TypeAlias = BatchPhase | str | Retrying
@@ -544,7 +544,7 @@ class SessionState(msgspec.Struct, array_like=True):
     @property
     def estimated_completion(self) -> datetime | None:
         """When the session should be done, seen from its last event; `None` if that is unknown."""
-        from milepost.model.estimate import remaining_ns  # noqa: PLC0415  # estimate builds on this
+        from milepost.model.estimate import remaining_ns  # noqa: PLC0415  # it builds on this file  # estimate builds on this
 
         left = remaining_ns(self)
         return None if left is None else _sure_time(self.updated_ns + left)

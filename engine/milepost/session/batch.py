@@ -8,6 +8,7 @@ from milepost.errors import ClosedError, EncodingError
 from milepost.model import events as e
 from milepost.model.fold import copy_batch
 from milepost.session.items import Items
+from milepost.session.keys import check_key
 from milepost.types import BatchErrorType, BatchStatus, ItemStatus, Key
 from milepost.work.meter import Meter
 
@@ -23,20 +24,6 @@ T = TypeVar("T")
 
 ItemUpdate = tuple[Key, ItemStatus] | tuple[Key, ItemStatus, str | BaseException | None]
 """An item of `update_items`: its key, what became of it, and what was wrong if something was."""
-
-
-def check_key(key: object, what: str = "an item's key") -> Key:
-    """The key, if it is one: text or a 64-bit whole number; a bool is neither."""
-    if isinstance(key, str):
-        return key
-    if isinstance(key, int) and not isinstance(key, bool):
-        if -(1 << 63) <= key < 1 << 64:
-            return key
-        raise EncodingError(f"{what} is {key}: more than 64 bits", hint="use text: str(key)")
-    raise EncodingError(
-        f"{what} is {key!r}, a {type(key).__name__}; it must be text or a whole number",
-        hint="pass key=, a function that returns one: key=lambda item: item['id']",
-    )
 
 
 class Batch:
@@ -271,7 +258,7 @@ class Batch:
         self,
         error: str | BaseException,
         *,
-        type: BatchErrorType | None = None,  # noqa: A002  # the word of the public face
+        type: BatchErrorType | None = None,  # the word of the public face
         recoverable: bool | None = None,
     ) -> None:
         """Give the batch up; on return that is on the disk. Its completed items are kept.

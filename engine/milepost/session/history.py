@@ -32,17 +32,17 @@ from milepost.journal.reader import Replay, Tail, replay
 from milepost.model import fold
 from milepost.model.consistency import Finding
 from milepost.model.events import SessionCreated
+from milepost.model.state import SessionState
 from milepost.snapshots import manifest as manifests
 from milepost.snapshots import versions
+from milepost.snapshots.versions import SnapshotName, VersionInfo
 from milepost.storage import lease as leases
+from milepost.storage.directory import LocalDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from milepost.model.events import BatchEvent
-    from milepost.model.state import SessionState
-    from milepost.snapshots.versions import SnapshotName, VersionInfo
-    from milepost.storage.directory import LocalDirectory
 
 
 _READ_AGAIN_MAX = 10

@@ -3,8 +3,8 @@
 - One record says "this one done, that one taken", where the source answers at once. A source that
   may take its time (a generator, a file) is asked only after the item in hand is acknowledged, so
   that a kill while it waits repeats nothing.
-- What is done is not seen again; a key that comes twice runs once and is counted. Pending items come
-  first, then failed ones that may be tried again.
+- What is done is not seen again; a key that comes twice runs once and is counted. Pending items
+  come first, then failed ones that may be tried again.
 - An item is acknowledged after its body came back, and by nothing else: an exception, `break`, a
   stop request or a kill leave it to be run again.
 - In a `with` block, an exception is recorded on the item in hand and raised again.
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from milepost.errors import ClosedError, MilepostError
 from milepost.session.consumer import Consumer, left_on_purpose
+from milepost.session.keys import check_key
 from milepost.types import ItemStatus, Key
 
 if TYPE_CHECKING:
@@ -180,8 +181,6 @@ class Items(Generic[T]):
         return None
 
     def _key(self, item: T) -> Key:
-        from milepost.session.batch import check_key  # noqa: PLC0415  # batches hold items
-
         if self._key_of is None:
             return check_key(item, "an item")
         return check_key(self._key_of(item), f"the key of {item!r:.80}")

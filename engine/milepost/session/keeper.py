@@ -1,6 +1,6 @@
 """The background thread of a writer: syncs, heartbeats, due snapshots, backups.
 
-- It is a daemon thread and holds no reference that would keep a forgotten session alive, so it keeps
+- It is a daemon thread and holds no reference that keeps a forgotten session alive, so it keeps
   no interpreter from exiting.
 - What it cannot do makes the next call of the session raise; nothing fails in silence.
 """

@@ -70,7 +70,7 @@ def enumerate_batches(
 ) -> list[PlannedBatch]:
     """Ask the source for all batches.
 
-    Errors: `TypeError` for a batch without a usable key; `ConfigurationError` for two with the same.
+    Errors: `ConfigurationError` for a batch without a usable key, or two with the same.
     """
     listed = source() if callable(source) else source
     batches = [_planned(each, key, label) for each in listed]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import msgspec
 
@@ -88,8 +88,13 @@ class Session:
         if execute:
             self.begin_execution()
 
+    @property
+    def executing(self) -> bool:
+        """Whether this process's run over the session has begun."""
+        return self._executing
+
     def begin_execution(self) -> None:
-        """Record that this process works on the session from here on. A second time does nothing."""
+        """Record that this process works on the session now. A second time does nothing."""
         if self._executing:
             return
         process = this_process()
@@ -139,7 +144,7 @@ class Session:
 
     @property
     def findings(self) -> list[Finding]:
-        """What was met while the session was read: dropped tails, damaged files, foreign writers."""
+        """What was met while it was read: dropped tails, damaged files, foreign writers."""
         return list(self._writer.findings)
 
     @property
@@ -214,6 +219,7 @@ class Session:
         """
         with self._writer.lock:
             self._writer.ready()
+            self.begin_execution()
             number = self._number_for(key, number)
             self._refuse_started(key, number, keeps_items=keeps_items)
             if payload is not None:
@@ -597,6 +603,7 @@ class Session:
                         writer.next_sequence,
                         writer.now_ns(),
                         e.NO_BATCH,
+                        self.epoch,
                         outcome,
                         self._error_message,
                     ),
@@ -614,7 +621,7 @@ class Session:
         """In a forked child: close what was inherited, and refuse every call."""
         self._writer.abandon_after_fork()
 
-    def __enter__(self) -> Session:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

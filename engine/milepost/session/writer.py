@@ -44,9 +44,10 @@ from milepost.snapshots import backups, checkpoints, retention, segments, versio
 from milepost.snapshots import manifest as manifests
 from milepost.storage import frame
 from milepost.storage import lease as leases
+from milepost.storage.directory import LocalDirectory
 from milepost.storage.host import this_process
 from milepost.storage.values import encode_value
-from milepost.types import StoreConfig, TrackerConfig, label
+from milepost.types import Durability, StoreConfig, TrackerConfig, label
 
 if TYPE_CHECKING:
     from milepost.journal.reader import Replay
@@ -55,8 +56,6 @@ if TYPE_CHECKING:
     from milepost.model.state import SessionState
     from milepost.session.subscription import Subscription
     from milepost.snapshots.versions import VersionInfo
-    from milepost.storage.directory import LocalDirectory
-    from milepost.types import Durability
 
 logger = logging.getLogger("milepost.session")
 
@@ -755,7 +754,7 @@ def damaged(name: str, loaded: history.Loaded) -> DamagedError:
         path=lost[0].path if lost else None,
         findings=loaded.findings,
         hint=f"put the file back from another copy, or accept the loss with: milepost restore"
-        f" {name!r} {loaded.version} (the newest version; milepost show {name!r} says what is sure)",
+        f"{name!r} {loaded.version} (milepost show {name!r} says what is sure)",
     )
 
 

@@ -2,7 +2,7 @@
 
 - What is copied is checked first: damage is never copied over something good, and nothing in a
   backup is ever replaced.
-- A backup keeps its own last N; segments and checkpoints stay as long as a kept snapshot names them.
+- A backup keeps its own last N; what a kept snapshot names stays as long.
 - Files have the same names and bytes as in the session, so that one can be put back by hand.
 
 Source: FORMAT.md, "Backups".

@@ -53,7 +53,7 @@ def write(
     identity: Identity,
     level: int,
 ) -> str:
-    """Publish a checkpoint and return its id; on return it is durable, and an event may mention it."""
+    """Publish a checkpoint and return its id; it is durable, and an event may mention it."""
     body = encode_value(data, "the checkpoint's data")
     checkpoint_id = uuid.uuid4().hex
     header = frame.FrameHeader(

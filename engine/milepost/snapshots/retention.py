@@ -1,8 +1,8 @@
 """Which versions to keep: a decision from listed facts, carried out elsewhere.
 
-- The newest is always kept. The last N automatic ones and the last N made by hand are counted apart.
-- A thin trail of older ones (one per doubling of age, to an hour) stays, with all journals since the
-  oldest of them, so that a copy under way finds one whole chain.
+- The newest is always kept. The last N automatic ones and the last N made by hand count apart.
+- A thin trail of older ones (one per doubling of age, to an hour) stays, with all journals since
+  the oldest of them, so that a copy under way finds one whole chain.
 - Every version gets its reason, kept or not.
 
 Source: FORMAT.md, "Retention".
@@ -10,6 +10,7 @@ Source: FORMAT.md, "Retention".
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -94,8 +95,4 @@ def journals_to_remove(
     if base is None:
         base = max((each.sequence for each in kept), default=0)
     ordered = sorted(journals)
-    return [
-        journal
-        for journal, after in zip(ordered, ordered[1:], strict=False)
-        if after.first - 1 <= base
-    ]
+    return [journal for journal, after in itertools.pairwise(ordered) if after.first - 1 <= base]

@@ -1,7 +1,7 @@
 """Segments: sealed history that snapshots share. The plan is the one there is.
 
-- A segment's name says what it holds (`plan.0-249.<hash>.zst`); the hash is of its compressed bytes,
-  so that no two contents share a name.
+- A segment's name says what it holds (`plan.0-249.<hash>.zst`); the hash is of its compressed
+  bytes, so that no two contents share a name.
 - The plan is a list of batches, each an array of key, label and payload.
 
 Source: FORMAT.md, "Segments".
@@ -67,7 +67,7 @@ def seal_plan(
 ) -> PlanPart:
     """Publish a part of the plan; on return it is durable, and an event may mention it.
 
-    Errors: `EncodingError` or `RecordTooLargeError` naming the batch whose payload cannot be stored.
+    Errors: `EncodingError` or `RecordTooLargeError` naming the batch that cannot be stored.
     """
     body = _encode(batches)
     header = frame.FrameHeader(

@@ -26,14 +26,14 @@ from milepost.errors import DurabilityLostError, StorageError, StorageFullError
 from milepost.storage.syscalls import OperatingSystem, Syscalls
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from typing_extensions import Buffer
 
 logger = logging.getLogger("milepost.storage")
 
 TEMPORARY_SUFFIX = ".tmp"
-"""Files whose name ends so were never published; anybody may ignore them, the writer removes them."""
+"""Files whose name ends so were never published: to be ignored, and removed by the writer."""
 
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -58,7 +58,7 @@ class Stat(NamedTuple):
 
 
 @contextmanager
-def _translated(operation: str, path: str) -> Iterator[None]:
+def _translated(operation: str, path: str) -> Generator[None]:
     """Turn an `OSError` into ours, at the one seam where it may appear."""
     try:
         yield
@@ -122,7 +122,7 @@ class AppendedFile:
         self.size_bytes += size_bytes
 
     def _allocate(self, size_bytes: int) -> None:
-        """Put zeros with blocks ahead, so that a sync writes no metadata; do without if it fails."""
+        """Put zeros with blocks ahead, so that a sync writes no metadata; or do without."""
         start = max(self._allocated, self.size_bytes)
         size = max(_ALLOCATION_BYTES, size_bytes)
         try:
@@ -155,7 +155,7 @@ class AppendedFile:
                 f"{self.path} takes nothing more: {self._poison}",
                 operation="fsync",
                 path=self.path,
-                hint="check the disk; the next call goes on with a whole snapshot and a new journal",
+                hint="check the disk; the next call goes on with a snapshot and a new journal",
             ) from cause
 
     def overwrite(self, data: Buffer) -> None:

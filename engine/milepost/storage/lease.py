@@ -3,8 +3,8 @@
 - On one boot of one host the OS lock alone says who lives: it ends with its process, however that
   ends. The lock file is never deleted, and a lock on a file that is no longer under its name counts
   for nothing.
-- An epoch is taken by creating `leases/<epoch>.json` where no such file was: exactly one writer can,
-  also where locks do not work. The file is immutable and carries its own checksum.
+- An epoch is taken by creating `leases/<epoch>.json` where no such file was: exactly one writer
+  can, also where locks do not work. The file is immutable and carries its own checksum.
 - `leases/<epoch>.beat` holds a counter that the writer raises; nothing is ever built on it.
 
 Source: FORMAT.md, "Leases".

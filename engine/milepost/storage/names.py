@@ -4,8 +4,8 @@
   ignores case or composes accents, and no folder name can leave the store or upset an operating
   system.
 - Names are compared in NFC. Lower-case ASCII letters, digits, `-`, `_`, inner `.` and caseless
-  letters of all scripts stand for themselves; an ASCII capital is `!` and its small letter; all else
-  is `%XX` of its UTF-8 bytes. `지역-수집` stays as it is, `a/b` becomes `a%2Fb`.
+  letters of all scripts stand for themselves; an ASCII capital is `!` and its small letter; all
+  else is `%XX` of its UTF-8 bytes. `지역-수집` stays as it is, `a/b` becomes `a%2Fb`.
 - A name whose form would be over 200 bytes ends in `~` and 32 hex digits of its BLAKE2b; only such
   a folder needs its own files to tell its name.
 

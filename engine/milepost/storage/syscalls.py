@@ -71,14 +71,9 @@ class OperatingSystem:
         """Create a file that must not be there; a link in its place is not followed."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY | _NO_FOLLOW, 0o666)
 
-    if hasattr(os, "pwrite"):
-        pwrite = staticmethod(os.pwrite)
-    else:
-
-        def pwrite(self, descriptor: int, data: Buffer, offset: int, /) -> int:
-            """Write at an offset, where the system has no call for it."""
-            os.lseek(descriptor, offset, os.SEEK_SET)
-            return os.write(descriptor, data)
+    def pwrite(self, descriptor: int, data: Buffer, offset: int, /) -> int:
+        """Write at an offset, also where the system has no one call for it."""
+        return _pwrite(descriptor, data, offset)
 
     def allocate(self, descriptor: int, offset: int, size_bytes: int) -> None:
         """Extend by allocated zeros, so that a later sync need not write the file's size."""
@@ -102,9 +97,17 @@ class OperatingSystem:
         finally:
             os.close(descriptor)
 
-    rename = staticmethod(os.replace)
-    remove = staticmethod(os.unlink)
-    remove_folder = staticmethod(os.rmdir)
+    def rename(self, source: str, target: str) -> None:
+        """Give another name."""
+        os.replace(source, target)
+
+    def remove(self, path: str) -> None:
+        """Take a file's name away."""
+        os.unlink(path)
+
+    def remove_folder(self, path: str) -> None:
+        """Remove an empty folder."""
+        os.rmdir(path)
 
     def make_folder(self, path: str) -> None:
         """Make one folder."""
@@ -113,7 +116,7 @@ class OperatingSystem:
 
 def _choose_sync() -> Callable[[int], None]:
     if sys.platform == "darwin":
-        import fcntl  # noqa: PLC0415  # there is no such module on Windows
+        import fcntl  # noqa: PLC0415  # there is no such module on Windows  # there is no such module on Windows
 
         def full_sync(descriptor: int) -> None:
             # fsync alone leaves the bytes in the drive's own cache there.
@@ -123,4 +126,10 @@ def _choose_sync() -> Callable[[int], None]:
     return getattr(os, "fdatasync", os.fsync)
 
 
+def _seek_and_write(descriptor: int, data: Buffer, offset: int, /) -> int:
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.write(descriptor, data)
+
+
 _sync = _choose_sync()
+_pwrite = getattr(os, "pwrite", _seek_and_write)

@@ -111,7 +111,7 @@ def _find_culprit(value: Any, place: str, depth: int = 0) -> tuple[str, str]:
             inner = [(f"{place}[{key!r}]", each) for key, each in pairs]
             inner += [(f"the key {key!r} of {place}", key) for key, _ in pairs]
         elif isinstance(value, (list, tuple)):
-            sequence = cast("list[Any]", value)
+            sequence = list(cast("tuple[Any, ...]", value))
             inner = [(f"{place}[{index}]", each) for index, each in enumerate(sequence)]
         for name, each in inner:
             try:

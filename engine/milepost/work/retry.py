@@ -23,4 +23,4 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     def delay_seconds(self, failures: int) -> float:
         """Wait after this many failures in a row (from 1): half of it sure, half of it chance."""
         longest = min(self.seconds_max, self.first_seconds * self.factor ** (failures - 1))
-        return longest / 2 + random.uniform(0, longest / 2)  # noqa: S311  # jitter is no secret
+        return longest / 2 + random.uniform(0, longest / 2)  # noqa: S311  # jitter is no secret  # jitter is no secret
