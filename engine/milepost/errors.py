@@ -61,7 +61,7 @@ class StorageError(MilepostError):
         path: The file or folder, relative to the store where that is known.
     """
 
-    _facts = ("operation", "path")
+    _facts: ClassVar[tuple[str, ...]] = ("operation", "path")
     operation: str | None
     path: str | None
 
@@ -93,7 +93,7 @@ class FormatError(MilepostError):
         offset: Where in the file the first wrong byte is known to be; `None` if the whole is meant.
     """
 
-    _facts = ("path", "offset")
+    _facts: ClassVar[tuple[str, ...]] = ("path", "offset")
     path: str | None
     offset: int | None
 

@@ -15,9 +15,11 @@ import msgspec
 from milepost.types import ItemStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from milepost.model.state import ActiveBatch, SessionState
+    from milepost.model.state import ActiveBatch, CompletedBatch, FailedBatch, SessionState
+
+    _AnyBatch = ActiveBatch | CompletedBatch | FailedBatch
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +59,7 @@ def _begun(state: SessionState) -> list[ActiveBatch]:
 
 
 def _numbers(state: SessionState) -> Iterator[Finding]:
-    groups = {
+    groups: dict[str, Mapping[int, _AnyBatch]] = {
         "completed": state.completed_batches,
         "active": state.active_batches,
         "failed": state.failed_batches,
@@ -106,7 +108,7 @@ def _numbers(state: SessionState) -> Iterator[Finding]:
 
 def _sums(state: SessionState) -> Iterator[Finding]:
     sums = state.session_statistics
-    begun = [
+    begun: list[ActiveBatch | CompletedBatch] = [
         *state.active_batches.values(),
         *state.pending_batches.values(),
         *(each.partial_progress for each in state.failed_batches.values()),

@@ -11,15 +11,16 @@ Source: FORMAT.md, "Retention".
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from milepost.journal.record import JournalName
     from milepost.snapshots.versions import VersionInfo
+
+J = TypeVar("J", bound=tuple[int, int])
 
 TRAIL_SECONDS_MAX: Final = 3600
 
@@ -86,13 +87,17 @@ def decide_by_age(versions: Iterable[VersionInfo], *, older_than_ns: int, now_ns
     return Decision(keep, remove)
 
 
-def journals_to_remove(
-    journals: Iterable[JournalName], kept: Iterable[VersionInfo]
-) -> list[JournalName]:
-    """Journals that end before the oldest kept automatic version: nothing kept joins them."""
+def journals_to_remove(journals: Iterable[J], kept: Iterable[VersionInfo]) -> list[J]:
+    """Journals that end before the oldest kept automatic version: nothing kept joins them.
+
+    Shape: a journal is a pair of its epoch and the sequence number of its first event.
+    """
     kept = list(kept)
     base = min((each.sequence for each in kept if not each.by_hand), default=None)
     if base is None:
         base = max((each.sequence for each in kept), default=0)
-    ordered = sorted(journals)
-    return [journal for journal, after in itertools.pairwise(ordered) if after.first - 1 <= base]
+    return [
+        journal
+        for journal, (_, first_after) in itertools.pairwise(sorted(journals))
+        if first_after - 1 <= base
+    ]

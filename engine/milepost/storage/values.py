@@ -8,7 +8,7 @@ Source: FORMAT.md, "Limits".
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar, cast, overload
+from typing import Any, Final, TypeVar, overload
 
 import msgspec
 
@@ -64,7 +64,7 @@ def decode_value(encoded: bytes, what: str) -> Any:
         raise SchemaError(f"{what} does not decode: {error}") from error
     level = [value]
     for _ in range(DEPTH_MAX):
-        level = [inner for outer in level for inner in _containers_in(outer)]
+        level = [inner for outer in level for _, inner in _children(outer)]
         if not level:
             return value
     raise _too_deep(what)
@@ -92,27 +92,22 @@ def _too_deep(what: str) -> RecordTooLargeError:
     )
 
 
-def _containers_in(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        inner = list(cast("dict[Any, Any]", value).values())
-    elif isinstance(value, list):
-        inner = cast("list[Any]", value)
-    else:
-        return []
-    return [each for each in inner if isinstance(each, (dict, list))]
+def _children(value: Any) -> list[tuple[Any, Any]]:
+    """What is inside a container, with the key or index it is under; nothing for anything else."""
+    kind: type = value.__class__
+    if issubclass(kind, dict):
+        return list(value.items())
+    if issubclass(kind, (list, tuple)):
+        return list(enumerate(value))
+    return []
 
 
 def _find_culprit(value: Any, place: str, depth: int = 0) -> tuple[str, str]:
     """Walk down to the innermost part that cannot be encoded, and name it."""
     if depth <= DEPTH_MAX:
-        inner: list[tuple[str, Any]] = []
-        if isinstance(value, dict):
-            pairs = cast("dict[Any, Any]", value).items()
-            inner = [(f"{place}[{key!r}]", each) for key, each in pairs]
-            inner += [(f"the key {key!r} of {place}", key) for key, _ in pairs]
-        elif isinstance(value, (list, tuple)):
-            sequence = list(cast("tuple[Any, ...]", value))
-            inner = [(f"{place}[{index}]", each) for index, each in enumerate(sequence)]
+        inner = [(f"{place}[{key!r}]", each) for key, each in _children(value)]
+        if issubclass(value.__class__, dict):
+            inner += [(f"the key {key!r} of {place}", key) for key, _ in _children(value)]
         for name, each in inner:
             try:
                 _encode(each)
