@@ -39,7 +39,7 @@ def start_line(session: Session, *, in_items: bool) -> str:
     """The line that every start says."""
     state = session.live
     if not state.executions and not state.completed_batches:
-        return f"{session.name}: NEW in {session.path}"
+        return f"{session.name}: NEW in {session.store_path}"
     items = item_counts(state)
     if in_items:
         done = f"{counted(items.completed + items.skipped, 'item')} done"
@@ -51,7 +51,7 @@ def start_line(session: Session, *, in_items: bool) -> str:
         failed = batches.failed
     extra = f", {failed:,} failed" if failed else ""
     died = " after its process died" if session.was_dead else ""
-    return f"{session.name}: resumed{died} with {done}{extra}, from {session.path}"
+    return f"{session.name}: resumed{died} with {done}{extra}, from {session.store_path}"
 
 
 def complete_line(session: Session) -> str:

@@ -276,14 +276,14 @@ class Runner:
     # What it says.
 
     def _result(self, session: Session, *, did_nothing: bool) -> JobResult:
-        state = session.state
+        state = session.live  # nobody changes it any more
         return JobResult(
             name=session.name,
             outcome=state.outcome or Outcome.COMPLETED,
             completed=len(state.completed_batches),
             failures={each.batch_id: each.error_message for each in state.failed_batches.values()},
             did_nothing=did_nothing,
-            statistics=state.session_statistics,
+            statistics=session.statistics,
         )
 
     def _say_end(self, session: Session, result: JobResult) -> None:

@@ -52,7 +52,7 @@ class JournalWriter:
         durability: Durability,
     ) -> JournalWriter:
         """Begin a journal, its first record and its name durable."""
-        folder.make_folders(record.FOLDER)
+        folder.make_folder(record.FOLDER)
         opened = record.JournalOpened(
             session=session,
             session_uid=session_uid,

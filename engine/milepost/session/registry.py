@@ -5,9 +5,12 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import sys
 import threading
 import weakref
 from typing import TYPE_CHECKING
+
+from milepost.types import Outcome
 
 if TYPE_CHECKING:
     from milepost.session.session import Session
@@ -37,9 +40,12 @@ def find(root: str) -> Session | None:
 
 @atexit.register
 def _close_all() -> None:
+    # What ended the program, if an exception did: then the work wants to be carried on.
+    error: BaseException | None = getattr(sys, "last_value", None)
+    died = error is not None and not isinstance(error, KeyboardInterrupt)
     for session in list(_open.values()):
         with contextlib.suppress(Exception):
-            session.close()
+            session.end(Outcome.INTERRUPTED if died else Outcome.STOPPED, error)
 
 
 def _refuse_in_child() -> None:

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from milepost.model.consistency import Finding
     from milepost.model.state import ActiveBatch, SessionState, SessionStatistics
     from milepost.session.writer import Writer
+    from milepost.snapshots.segments import PlannedBatch
     from milepost.types import CheckpointType, Key
 
 T = TypeVar("T")
@@ -79,8 +81,8 @@ class Session:
         self._error_message: str | None = None
         self._stop = False
         self._thread = threading.current_thread()
-        self._plan = plans.load(writer.folder, writer.backups(), writer.state)
-        self._numbers = plans.index(writer.state, self._plan)
+        self._plan_read: list[PlannedBatch] | None = None
+        self._numbers_made: dict[str, int] | None = None
         self.name = writer.site.name
         self.is_new = writer.state.sequence == 1
         self.was_dead = writer.state.execution is not None
@@ -130,7 +132,8 @@ class Session:
     @property
     def statistics(self) -> SessionStatistics:
         """Running sums over the whole session, as a copy."""
-        return self.state.session_statistics
+        with self._writer.lock:
+            return msgspec.structs.replace(self._writer.state.session_statistics)
 
     @property
     def live(self) -> SessionState:
@@ -156,6 +159,11 @@ class Session:
     def path(self) -> str:
         """Absolute path of its folder."""
         return self._writer.folder.root
+
+    @property
+    def store_path(self) -> str:
+        """Absolute path of the store it is in."""
+        return os.path.dirname(os.path.dirname(self._writer.folder.root))
 
     @property
     def epoch(self) -> int:
@@ -201,6 +209,25 @@ class Session:
         return text[:MESSAGE_CHARACTERS_MAX], verdict.error_type, verdict.is_recoverable
 
     # Batches.
+
+    @property
+    def _plan(self) -> list[PlannedBatch]:
+        """The sealed plan, read when it is first needed: a retry or a restart needs none."""
+        if self._plan_read is None:
+            writer = self._writer
+            self._plan_read = plans.load(writer.folder, writer.backups(), writer.state)
+        return self._plan_read
+
+    @property
+    def _numbers(self) -> dict[str, int]:
+        """Batch key to number."""
+        if self._numbers_made is None:
+            self._numbers_made = plans.index(self._writer.state, self._plan)
+        return self._numbers_made
+
+    def _forget_plan(self) -> None:
+        self._plan_read = None
+        self._numbers_made = None
 
     def start_batch(
         self,
@@ -338,6 +365,7 @@ class Session:
         fresh = plans.enumerate_batches(source, key=key, label=label)
         with self._writer.lock:
             self._writer.ready()
+            self._writer.check_turn()
             if self._writer.state.plan:
                 fresh = [each for each in fresh if each.key not in self._numbers]
             first = self._writer.state.planned
@@ -355,9 +383,8 @@ class Session:
             ]
             if events:
                 self._writer.commit_all(events, durable=True)
-            # Read back: this proves the file, and payloads look the same in every run.
-            self._plan = plans.load(self._writer.folder, (), self._writer.state)
-            self._numbers.update((each.key, first + i) for i, each in enumerate(fresh))
+            # It is read back: this proves the file, and payloads look the same in every run.
+            self._forget_plan()
             return len(fresh)
 
     def to_do(self) -> Iterator[int]:
@@ -450,6 +477,7 @@ class Session:
             raise ConfigurationError("a checkpoint's name has at most 200 characters")
         with self._writer.lock:
             self._writer.ready()
+            self._writer.check_turn()
             checkpoint_id = checkpoints.write(
                 self._writer.folder,
                 kind,
@@ -495,8 +523,7 @@ class Session:
             self._writer.ready()
             event = e.Restarted(self._writer.next_sequence, self._writer.now_ns(), e.NO_BATCH)
             self._writer.commit(event, durable=True)
-            self._plan = []
-            self._numbers = {}
+            self._forget_plan()
             self._executing = False
 
     def put_back(self, batches: list[int], items: dict[int, list[Key]]) -> None:
@@ -518,8 +545,7 @@ class Session:
         """Make an older version the state again, as a new version; return its number."""
         with self._writer.lock:
             made = self._writer.restore(old, version)
-            self._plan = plans.load(self._writer.folder, self._writer.backups(), self._writer.state)
-            self._numbers = plans.index(self._writer.state, self._plan)
+            self._forget_plan()
             return made
 
     def clean(self, age_ns: int) -> tuple[int, int]:

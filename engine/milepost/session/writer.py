@@ -218,7 +218,7 @@ class Writer:
     def _take_lease(self, highest: int, uid: str) -> None:
         """Create the next free lease; exactly one writer can create each."""
         process = this_process()
-        self._folder.make_folders("leases")
+        self._folder.make_folder("leases")
         epoch = highest + 1
         while True:
             lease = leases.Lease(
@@ -320,6 +320,7 @@ class Writer:
             raise
 
     def _begin_journal(self) -> JournalWriter:
+        self.check_turn()
         name = record.JournalName(self.epoch, self.state.sequence + 1)
         self._attention = True
         self._broken = "a journal could not be begun"
@@ -410,18 +411,17 @@ class Writer:
         with self.lock:
             self.ready()
             journal = self._journal
-            if journal is None:
-                return
-            if journal.synced_through < journal.last:
+            if journal is not None and journal.synced_through < journal.last:
                 try:
                     journal.sync()
                 except MilepostError as error:
                     self._attention = True
                     self._broken = str(error)
                     raise
-            self._check_turn()
+            self.check_turn()
 
-    def _check_turn(self) -> None:
+    def check_turn(self) -> None:
+        """Raise if another writer took over, or if the folder is not where it was."""
         try:
             self._heartbeat.check()
         except SupersededError as error:

@@ -66,7 +66,7 @@ def write(
         schema=label(checkpoint_type),
         facts={"id": checkpoint_id, "name": name},
     )
-    folder.make_folders(FOLDER)
+    folder.make_folder(FOLDER)
     folder.publish(path_of(checkpoint_id), frame.encode(header, body, level=level))
     return checkpoint_id
 

@@ -84,7 +84,7 @@ def seal_plan(
     last = first + len(batches) - 1
     name = f"{PLAN}.{first}-{last}.{frame.digest(data[-_body_bytes(data) :])[:8].hex()}.zst"
     path = f"{FOLDER}/{name}"
-    folder.make_folders(FOLDER)
+    folder.make_folder(FOLDER)
     if not folder.exists(path):
         folder.publish(path, data)
     return PlanPart(path=path, first=first, count=len(batches))

@@ -137,7 +137,7 @@ def write(
         facts=facts,
     )
     data = frame.encode(header, _encode_state(state), level=level)
-    folder.make_folders(FOLDER)
+    folder.make_folder(FOLDER)
     folder.publish(name.path, data)
     return _info(header, len(data))
 

@@ -289,6 +289,19 @@ class LocalDirectory:
                 self.system.make_folder(folder)
             self._sync_folder(os.path.dirname(folder))
 
+    def make_folder(self, path: str) -> None:
+        """Make one folder directly below one that is there, durably; fine if it is there itself.
+
+        Errors: `StorageError` where the folder above is gone, so that nothing that was moved or
+            deleted is ever made anew by a save.
+        """
+        full = self.full(path)
+        if os.path.isdir(full):
+            return
+        with _translated("make", path), suppress(FileExistsError):
+            self.system.make_folder(full)
+        self._sync_folder(os.path.dirname(full))
+
     def create(self, path: str, *, preallocate: bool = False) -> AppendedFile:
         """Open a new file for appending; its name is durable after `sync_folder`."""
         with _translated("create", path):

@@ -98,8 +98,12 @@ def _children(value: Any) -> list[tuple[Any, Any]]:
     if issubclass(kind, dict):
         return list(value.items())
     if issubclass(kind, (list, tuple)):
-        return list(enumerate(value))
+        return _indexed(value)
     return []
+
+
+def _indexed(sequence: Any) -> list[tuple[Any, Any]]:
+    return list(enumerate(sequence))
 
 
 def _find_culprit(value: Any, place: str, depth: int = 0) -> tuple[str, str]:
