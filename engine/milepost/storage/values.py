@@ -98,12 +98,8 @@ def _children(value: Any) -> list[tuple[Any, Any]]:
     if issubclass(kind, dict):
         return list(value.items())
     if issubclass(kind, (list, tuple)):
-        return _indexed(value)
+        return [(index, value[index]) for index in range(len(value))]
     return []
-
-
-def _indexed(sequence: Any) -> list[tuple[Any, Any]]:
-    return list(enumerate(sequence))
 
 
 def _find_culprit(value: Any, place: str, depth: int = 0) -> tuple[str, str]:
