@@ -28,6 +28,8 @@ class MilepostError(Exception):
     def __init__(self, message: str, *, hint: str = "", **facts: Any) -> None:
         super().__init__(message)
         self.hint = hint
+        if hint:
+            self.add_note(f"hint: {hint}")  # so that a traceback shows it too
         for name in self._facts:
             setattr(self, name, facts.pop(name, None))
         if facts:

@@ -196,17 +196,21 @@ class Store:
         classifier: Classifier = classify,
         clock: Clock | None = None,
         directory: LocalDirectory | None = None,
+        program: str | None = None,
     ) -> None:
         """Name the folder (see `resolve_path`) and how sessions in it are kept.
 
-        `directory` replaces the disk, for tests.
+        `directory` replaces the disk, for tests. `program` is what people type to run the work
+        again, for `milepost show`; by default the script's name.
         """
         self._directory = directory or LocalDirectory(resolve_path(path))
         self.config = config or StoreConfig()
         self.tracker = tracker or TrackerConfig()
         self.recovery = recovery or RecoveryConfig()
         self._clock = clock or SystemClock()
-        self._policy = Policy(self.recovery, classifier, _release(), _program())
+        self._policy = Policy(
+            self.recovery, classifier, _release(), _program() if program is None else program
+        )
 
     def __repr__(self) -> str:
         return f"Store({self.path!r})"

@@ -162,7 +162,7 @@ def _highest_synced(rest: bytes, name: record.JournalName, session_uid: str) -> 
             if 0 < length <= _SYNCED_BYTES_MAX:
                 try:
                     mark = record.decode_synced(rest[position : position + length])
-                except msgspec.MsgspecError:
+                except (msgspec.MsgspecError, UnicodeError):
                     mark = None
                 if mark and mark.proof == record.synced_proof(mark.sequence, name, session_uid):
                     highest = max(highest, mark.sequence)

@@ -163,6 +163,6 @@ def next_record(data: bytes, offset: int, chain: int) -> tuple[Record, int, int]
         return None
     try:
         return decode_payload(view[start:stop]), stop, checksum
-    except (msgspec.MsgspecError, RecursionError):
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
         # The checksum holds, so it was written so: by a newer milepost, within the format.
         return None

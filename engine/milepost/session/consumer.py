@@ -100,7 +100,7 @@ def _caller() -> FrameType | None:
     """The nearest frame that is not milepost's own."""
     if sys.implementation.name != "cpython":
         return None
-    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # no public way  # there is no public way
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # no public way
     while frame is not None and frame.f_globals.get("__name__", "").startswith("milepost."):
         frame = frame.f_back
     return frame

@@ -70,7 +70,7 @@ def _framed(data: bytes, name: str) -> Iterator[Any]:
                 yield plain(batch)
         else:
             yield {"body": decode_value(body, name)}
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise FormatError(f"{name} holds no {header.schema}: {error}", path=name) from error
 
 
@@ -94,5 +94,5 @@ def _journal(data: bytes, name: str) -> Iterator[Any]:
 def _json(data: bytes, name: str) -> Any:
     try:
         return msgspec.json.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise ChecksumMismatchError(f"{name} is damaged: {error}", path=name) from error

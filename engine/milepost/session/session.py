@@ -167,9 +167,9 @@ class Session:
 
     @property
     def epoch(self) -> int:
-        """The turn in which this run began."""
+        """The turn in which this run began, or would begin."""
         executions = self._writer.state.executions
-        return executions[-1].epoch if executions else self._writer.epoch
+        return executions[-1].epoch if self._executing else self._writer.epoch
 
     @property
     def recovery(self) -> RecoveryConfig:

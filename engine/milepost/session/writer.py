@@ -313,9 +313,10 @@ class Writer:
             self._failure = error
             raise
         except MilepostError as error:
-            if journal.poisoned:
+            if journal.poisoned or journal.last == last:
+                # Its record is in the file or waits for it, and must not count: it is left behind.
                 self._broken = str(error)
-            elif not (durable or self._disk) or journal.last != last:
+            else:
                 self._attention = False  # the journal is as it was
             raise
 

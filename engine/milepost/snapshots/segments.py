@@ -136,7 +136,7 @@ def read_plan(folder: LocalDirectory, part: PlanPart, session_uid: str) -> list[
         )
     try:
         batches = _decode_plan(body)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise SchemaError(f"{part.path} does not hold a plan: {error}") from error
     if len(batches) != part.count:
         raise FormatError(f"{part.path} holds {len(batches)} batches of {part.count}")

@@ -153,7 +153,7 @@ def read(folder: LocalDirectory, name: SnapshotName) -> tuple[VersionInfo, Sessi
     check_header(header, name)
     try:
         state = _decode_state(body)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise SchemaError(f"{name.path} does not hold a session state: {error}") from error
     if (state.sequence, state.session_id, state.uid) != (
         header.sequence,

@@ -19,15 +19,13 @@ import os
 import stat as stat_module
 import threading
 import uuid
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from milepost.errors import DurabilityLostError, StorageError, StorageFullError
 from milepost.storage.syscalls import OperatingSystem, Syscalls
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from typing_extensions import Buffer
 
 logger = logging.getLogger("milepost.storage")
@@ -57,13 +55,25 @@ class Stat(NamedTuple):
     is_folder: bool
 
 
-@contextmanager
-def _translated(operation: str, path: str) -> Generator[None]:
-    """Turn an `OSError` into ours, at the one seam where it may appear."""
-    try:
-        yield
-    except OSError as error:
-        raise _storage_error(error, operation, path) from error
+class _Translated:
+    """Turns an `OSError` into ours, at the one seam where it may appear.
+
+    A class and no generator: those leave the error in a cycle with its frames, and a loop that is
+    left would then be closed at some later garbage collection instead of now.
+    """
+
+    __slots__ = ("_operation", "_path")
+
+    def __init__(self, operation: str, path: str) -> None:
+        self._operation = operation
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, OSError):
+            raise _storage_error(error, self._operation, self._path) from error
 
 
 def _storage_error(error: OSError, operation: str, path: str) -> StorageError:
@@ -160,7 +170,7 @@ class AppendedFile:
 
     def overwrite(self, data: Buffer) -> None:
         """Write at the start, in place; only for the heartbeat, which nothing is built on."""
-        with self._closing, _translated("write", self.path):
+        with self._closing, _Translated("write", self.path):
             if self._descriptor >= 0:
                 self._system.pwrite(self._descriptor, data, 0)
 
@@ -214,7 +224,7 @@ class LocalDirectory:
 
     def read(self, path: str, *, size_bytes_max: int) -> bytes:
         """The whole file, refused before it is read where it is larger than the bound."""
-        with _translated("read", path):
+        with _Translated("read", path):
             descriptor = os.open(self.full(path), _READ_FLAGS)
             try:
                 status = os.fstat(descriptor)
@@ -234,7 +244,7 @@ class LocalDirectory:
 
     def read_head(self, path: str, size_bytes: int) -> tuple[bytes, int]:
         """The first bytes of a file, and how long the whole of it is."""
-        with _translated("read", path):
+        with _Translated("read", path):
             descriptor = os.open(self.full(path), _READ_FLAGS)
             try:
                 status = os.fstat(descriptor)
@@ -246,7 +256,7 @@ class LocalDirectory:
 
     def names(self, path: str = "") -> list[str]:
         """What is in the folder, without our temporary files; empty where there is no folder."""
-        with _translated("list", path or "."):
+        with _Translated("list", path or "."):
             full = self.full(path)
             if path and os.path.islink(full):
                 raise OSError(errno.ELOOP, "it is a link")
@@ -258,7 +268,7 @@ class LocalDirectory:
 
     def stat(self, path: str = "") -> Stat | None:
         """What is known of a file or folder, `None` where there is none; a link is not followed."""
-        with _translated("stat", path or "."):
+        with _Translated("stat", path or "."):
             full = self.full(path)
             try:
                 status = os.lstat(full) if path else os.stat(full)
@@ -285,7 +295,7 @@ class LocalDirectory:
             missing.append(full)
             full = os.path.dirname(full)
         for folder in reversed(missing):
-            with _translated("make", folder), suppress(FileExistsError):
+            with _Translated("make", folder), suppress(FileExistsError):
                 self.system.make_folder(folder)
             self._sync_folder(os.path.dirname(folder))
 
@@ -298,13 +308,13 @@ class LocalDirectory:
         full = self.full(path)
         if os.path.isdir(full):
             return
-        with _translated("make", path), suppress(FileExistsError):
+        with _Translated("make", path), suppress(FileExistsError):
             self.system.make_folder(full)
         self._sync_folder(os.path.dirname(full))
 
     def create(self, path: str, *, preallocate: bool = False) -> AppendedFile:
         """Open a new file for appending; its name is durable after `sync_folder`."""
-        with _translated("create", path):
+        with _Translated("create", path):
             descriptor = self.system.open_new(self.full(path))
         return AppendedFile(self.system, descriptor, path, preallocate=preallocate)
 
@@ -334,7 +344,7 @@ class LocalDirectory:
         file = self.create(temporary)
         try:
             file.append(data, len(data))
-            with _translated("rename", path):
+            with _Translated("rename", path):
                 self.system.rename(self.full(temporary), self.full(path))
         except BaseException:
             self._discard(temporary)
@@ -363,7 +373,7 @@ class LocalDirectory:
             raise
         file.close()
         try:
-            with _translated("rename", path):
+            with _Translated("rename", path):
                 self.system.rename(self.full(temporary), self.full(path))
         except BaseException:
             self._discard(temporary)
@@ -378,7 +388,7 @@ class LocalDirectory:
     def rename_folder(self, source: str, target: str) -> bool:
         """Move a finished folder to its name, durably; `False` if something is there already."""
         try:
-            with _translated("rename", target):
+            with _Translated("rename", target):
                 # POSIX would replace an empty folder, but ours are never empty.
                 self.system.rename(self.full(source), self.full(target))
         except StorageError as error:
@@ -395,13 +405,13 @@ class LocalDirectory:
 
     def remove(self, path: str) -> None:
         """Remove a file; it is fine if it is gone already."""
-        with _translated("remove", path), suppress(FileNotFoundError):
+        with _Translated("remove", path), suppress(FileNotFoundError):
             self.system.remove(self.full(path))
 
     def remove_folder(self, path: str) -> None:
         """Remove a folder of ours with what is in it; links in it are removed, not followed."""
         full = self.full(path)
-        with _translated("remove", path):
+        with _Translated("remove", path):
             for folder, folders, files in os.walk(full, topdown=False):
                 for name in files:
                     self.system.remove(os.path.join(folder, name))

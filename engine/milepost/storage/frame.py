@@ -43,6 +43,9 @@ LEVEL_SEALED: Final = 3
 LEVEL_NONE: Final = -131072
 """The fastest level there is: it finds no matches, so all that comes out is raw or run-length."""
 
+# RFC 8878, 3.1.1: magic, a header of at most 14 bytes, an empty block, the content checksum.
+_EMPTY_FRAME_BYTES_MAX: Final = 4 + 14 + 3 + 4
+
 # Skippable frame: magic, size; then our magic, format version, flags, header size.
 _PREFIX: Final = struct.Struct("<II8sHHI")
 _OUTER_BYTES: Final = 8
@@ -170,7 +173,7 @@ def decode_header(data: bytes, path: str) -> tuple[FrameHeader, int]:
         )
     try:
         return _decode_header(data[_PREFIX.size : end]), start
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise SchemaError(f"{path} has a header that this milepost cannot read: {error}") from error
 
 
@@ -214,7 +217,8 @@ def _decompress(compressed: bytes, raw_size_bytes: int, path: str) -> bytes:
         if declared.window_size > WINDOW_BYTES_MAX and declared.window_size > raw_size_bytes:
             raise FormatError(f"{path} asks for a window of {declared.window_size:,}", path=path)
         if raw_size_bytes == 0:
-            return b""
+            # The call below returns at once for an empty body, without a look at what is there.
+            return _decompress_nothing(compressed, path)
         body = zstandard.ZstdDecompressor().decompress(
             compressed, max_output_size=raw_size_bytes, allow_extra_data=False
         )
@@ -228,3 +232,12 @@ def _decompress(compressed: bytes, raw_size_bytes: int, path: str) -> bytes:
             actual_bytes=len(body),
         )
     return body
+
+
+def _decompress_nothing(compressed: bytes, path: str) -> bytes:
+    reader = zstandard.ZstdDecompressor().decompressobj()
+    # So few bytes cannot become many, and no empty frame has more.
+    is_empty = len(compressed) <= _EMPTY_FRAME_BYTES_MAX and not reader.decompress(compressed)
+    if not is_empty or not reader.eof or reader.unused_data:
+        raise FormatError(f"{path} states an empty body and has another", path=path)
+    return b""

@@ -4,8 +4,9 @@
   ignores case or composes accents, and no folder name can leave the store or upset an operating
   system.
 - Names are compared in NFC. Lower-case ASCII letters, digits, `-`, `_`, inner `.` and caseless
-  letters of all scripts stand for themselves; an ASCII capital is `!` and its small letter; all
-  else is `%XX` of its UTF-8 bytes. `지역-수집` stays as it is, `a/b` becomes `a%2Fb`.
+  letters of all scripts (as of Unicode 3.2) stand for themselves; an ASCII capital is `!` and its
+  small letter; all else is `%XX` of its UTF-8 bytes. `지역-수집` stays as it is, `a/b` becomes
+  `a%2Fb`.
 - A name whose form would be over 200 bytes ends in `~` and 32 hex digits of its BLAKE2b; only such
   a folder needs its own files to tell its name.
 
@@ -88,6 +89,8 @@ def session_name(folder: str) -> str | None:
     """
     if _HASH_MARK in folder:
         return None
+    # Some file systems hand Hangul syllables out decomposed; escapes and marks have no other form.
+    folder = unicodedata.normalize("NFC", folder)
     characters: list[str] = []
     position = 0
     while position < len(folder):
@@ -101,7 +104,7 @@ def session_name(folder: str) -> str | None:
                 end += 3
             try:
                 characters.append(unquote_to_bytes(folder[position:end]).decode())
-            except UnicodeDecodeError:
+            except UnicodeError:  # no UTF-8, or bytes that are no text at all
                 return None
             position = end
         else:
@@ -132,7 +135,9 @@ def _escape(character: str) -> str:
 
 def _caseless_letter(character: str) -> bool:
     """Letters and digits that no file system folds or decomposes into something else."""
-    if unicodedata.category(character) not in {"Lo", "Nd"}:
+    # By Unicode 3.2, which every Python carries: a newer table would know more letters, and give
+    # one name different folders under two Pythons.
+    if unicodedata.ucd_3_2_0.category(character) not in {"Lo", "Nd"}:
         return False
     # Hangul syllables decompose (macOS used to store them so) and compose again without loss.
     same = unicodedata.normalize("NFC", unicodedata.normalize("NFKD", character)) == character

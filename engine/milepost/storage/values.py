@@ -45,7 +45,14 @@ def encode_value(value: Any, what: str, *, size_bytes_max: int = VALUE_BYTES_MAX
             f"{what} takes {len(encoded):,} bytes; at most {size_bytes_max:,} can be stored",
             hint="keep large data in files of your own and record where they are",
         )
-    decode_value(encoded, what)
+    try:
+        decode_value(encoded, what)
+    except SchemaError as error:
+        # A key that is a mapping itself, for example: it can be written and never be read.
+        raise EncodingError(
+            f"{what} cannot be stored, because it could not be read back: {error.message}",
+            hint="use text, whole numbers or tuples of them as keys",
+        ) from error
     return encoded
 
 
@@ -60,11 +67,11 @@ def decode_value(encoded: bytes, what: str) -> Any:
         value = _decode(encoded)
     except RecursionError as error:
         raise _too_deep(what) from error
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeError) as error:
         raise SchemaError(f"{what} does not decode: {error}") from error
     level = [value]
     for _ in range(DEPTH_MAX):
-        level = [inner for outer in level for _, inner in _children(outer)]
+        level = [inner for outer in level for inner in _containers_in(outer)]
         if not level:
             return value
     raise _too_deep(what)
@@ -90,6 +97,16 @@ def _too_deep(what: str) -> RecordTooLargeError:
         f"{what} is nested more than {DEPTH_MAX} levels deep",
         hint="flatten it, or store it as text of your own",
     )
+
+
+def _containers_in(value: Any) -> list[Any]:
+    """The containers directly inside one, among its keys as well."""
+    inner: Any = value
+    if isinstance(value, dict):
+        inner = (each for pair in _children(value) for each in pair)
+    elif not isinstance(value, (list, tuple)):
+        return []
+    return [each for each in inner if isinstance(each, (dict, list, tuple))]
 
 
 def _children(value: Any) -> list[tuple[Any, Any]]:

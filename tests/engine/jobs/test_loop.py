@@ -1,0 +1,507 @@
+"""A plain loop that survives, row by row of what it promises."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import textwrap
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import milepost
+from milepost import ItemStatus, Outcome, SessionStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def status(store: Path, name: str = "crawl") -> SessionStatus:
+    return milepost.Store(store).view(name).judgement.status
+
+
+def run_all(store: Path, source: Any, **options: Any) -> list[Any]:
+    done: list[Any] = []
+    for item in milepost.resume(source, "crawl", store=store, progress=False, **options):
+        done.append(item)  # noqa: PERF402  # list() is refused on purpose
+    return done
+
+
+def test_all_items_once(tmp_path: Path) -> None:
+    assert run_all(tmp_path / "s", ["a", "b", "c"]) == ["a", "b", "c"]
+    assert run_all(tmp_path / "s", ["a", "b", "c"]) == []
+    assert status(tmp_path / "s") is SessionStatus.COMPLETED
+
+
+def test_an_exception_leaves_the_item_in_hand_unacknowledged(tmp_path: Path) -> None:
+    def crash() -> None:
+        for item in milepost.resume("abcd", "crawl", store=tmp_path / "s", progress=False):
+            if item == "c":
+                raise RuntimeError("the body failed")
+
+    with pytest.raises(RuntimeError, match="the body failed"):
+        crash()
+    view = milepost.Store(tmp_path / "s").view("crawl")
+    assert view.judgement.status is SessionStatus.INTERRUPTED
+    assert view.state.executions[-1].outcome is Outcome.INTERRUPTED
+    assert view.state.executions[-1].in_flight == [(0, "c")]
+    assert run_all(tmp_path / "s", "abcd") == ["c", "d"]
+
+
+def test_break_stops_and_the_rerun_starts_with_the_item_in_hand(tmp_path: Path) -> None:
+    for item in milepost.resume("abcd", "crawl", store=tmp_path / "s", progress=False):
+        if item == "b":
+            break
+    assert status(tmp_path / "s") is SessionStatus.STOPPED
+    assert run_all(tmp_path / "s", "abcd") == ["b", "c", "d"]
+
+
+def test_a_loop_that_is_left_closes_now_and_not_at_some_garbage_collection(tmp_path: Path) -> None:
+    gc.disable()
+    try:
+        for _ in milepost.resume("ab", "crawl", store=tmp_path / "s", progress=False):
+            break
+        assert status(tmp_path / "s") is SessionStatus.STOPPED
+    finally:
+        gc.enable()
+
+
+def test_return_from_a_loop_stops_like_break(tmp_path: Path) -> None:
+    def first() -> str:
+        for item in milepost.resume("abcd", "crawl", store=tmp_path / "s", progress=False):
+            return item
+        return ""
+
+    assert first() == "a"
+    assert status(tmp_path / "s") is SessionStatus.STOPPED
+
+
+def test_a_keyboard_interrupt_in_the_body_stops(tmp_path: Path) -> None:
+    def body() -> None:
+        with milepost.resume("ab", "crawl", store=tmp_path / "s", progress=False) as items:
+            for _ in items:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        body()
+    assert status(tmp_path / "s") is SessionStatus.STOPPED
+
+
+def test_an_exception_inside_with_is_recorded_on_the_item(tmp_path: Path) -> None:
+    def body() -> None:
+        with milepost.resume("abc", "crawl", store=tmp_path / "s", progress=False) as items:
+            for item in items:
+                if item == "b":
+                    raise TimeoutError("too slow")
+
+    with pytest.raises(TimeoutError):
+        body()
+    state = milepost.Store(tmp_path / "s").load_progress("crawl")
+    item = state.active_batches[0].open["b"]
+    assert item.status is ItemStatus.FAILED
+    assert item.error_message == "TimeoutError: too slow"
+    assert item.error_type is milepost.BatchErrorType.TIMEOUT_ERROR
+
+
+def fail_on_b(store: Path, seen: list[str]) -> None:
+    with milepost.resume("abc", "crawl", store=store, progress=False) as items:
+        for item in items:
+            seen.append(item)
+            if item == "b":
+                raise TimeoutError("too slow")
+
+
+def test_failed_items_come_after_pending_ones_in_three_runs_and_then_wait(tmp_path: Path) -> None:
+    runs: list[list[str]] = []
+    for _ in range(4):
+        seen: list[str] = []
+        try:
+            fail_on_b(tmp_path / "s", seen)
+        except TimeoutError:
+            pass
+        runs.append(seen)
+    assert runs == [["a", "b"], ["c", "b"], ["b"], []]
+    assert status(tmp_path / "s") is SessionStatus.FAILED
+    milepost.Store(tmp_path / "s").retry("crawl", keys=["b"])
+    assert run_all(tmp_path / "s", "abc") == ["b"]
+    assert status(tmp_path / "s") is SessionStatus.COMPLETED
+
+
+def test_what_cannot_be_tried_again_waits_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def body() -> None:
+        with milepost.resume("ab", "crawl", store=tmp_path / "s") as items:
+            for item in items:
+                if item == "a":
+                    raise ValueError("bad data")
+
+    with pytest.raises(ValueError, match="bad data"):
+        body()
+    done: list[str] = []
+    for item in milepost.resume("ab", "crawl", store=tmp_path / "s"):
+        done.append(item)  # noqa: PERF402
+    assert done == ["b"]
+    told = capsys.readouterr().err
+    assert "ended with 1 failed item" in told
+    assert "milepost retry crawl" in told
+    assert status(tmp_path / "s") is SessionStatus.FAILED
+
+
+def test_an_item_that_raised_before_is_announced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def body() -> None:
+        for item in milepost.resume("ab", "crawl", store=tmp_path / "s"):
+            if item == "b":
+                raise RuntimeError
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError):
+            body()
+    assert "item 'b' raised in the run before" in capsys.readouterr().err
+
+
+def test_every_start_says_new_or_resumed_and_where(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for item in milepost.resume("abc", "crawl", store=tmp_path / "s"):
+        if item == "b":
+            break
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == f"milepost: crawl: NEW in {tmp_path / 's'}"
+    for _ in milepost.resume("abc", "crawl", store=tmp_path / "s"):
+        pass
+    told = capsys.readouterr().err
+    assert f"resumed with 1 item done, from {tmp_path / 's'}" in told
+    assert "complete, 3 items" in told
+    for _ in milepost.resume("abc", "crawl", store=tmp_path / "s"):
+        pass
+    assert "complete since" in capsys.readouterr().err
+
+
+def test_duplicates_run_once_and_are_counted(tmp_path: Path) -> None:
+    items = milepost.resume(["a", "b", "a", "a"], "crawl", store=tmp_path / "s", progress=False)
+    done: list[str] = []
+    for item in items:
+        done.append(item)  # noqa: PERF402
+    assert done == ["a", "b"]
+    assert items.duplicates == 2
+    again = milepost.resume(["a", "b", "a", "c"], "crawl", store=tmp_path / "s", progress=False)
+    done = []
+    for item in again:
+        done.append(item)  # noqa: PERF402
+    assert done == ["c"]
+    assert again.duplicates == 1
+
+
+def test_new_keys_run_and_vanished_ones_are_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_all(tmp_path / "s", ["a", "b"])
+    done: list[str] = []
+    for item in milepost.resume(["b", "c"], "crawl", store=tmp_path / "s"):
+        done.append(item)  # noqa: PERF402
+    assert done == ["c"]
+    assert "1 key of earlier runs no longer in the source" in capsys.readouterr().err
+
+
+def test_one_and_the_text_one_are_two_keys(tmp_path: Path) -> None:
+    assert run_all(tmp_path / "s", [1, "1", 2]) == [1, "1", 2]
+
+
+@pytest.mark.parametrize("bad", [None, 1.5, True, ("a", 1), {"id": 1}, b"x"])
+def test_an_item_that_is_no_key_is_a_type_error_before_any_work(tmp_path: Path, bad: Any) -> None:
+    done: list[Any] = []
+    with pytest.raises(TypeError, match="text or a whole number") as caught:
+        for item in milepost.resume([bad, "a"], "crawl", store=tmp_path / "s", progress=False):
+            done.append(item)  # noqa: PERF402
+    assert done == []
+    assert any("key=" in note for note in caught.value.__notes__)
+
+
+def test_a_key_function(tmp_path: Path) -> None:
+    source = [{"id": 1}, {"id": 2}]
+    assert run_all(tmp_path / "s", source, key=lambda item: item["id"]) == source
+    assert run_all(tmp_path / "s", source, key=lambda item: item["id"]) == []
+
+
+def test_restart_and_error_when_complete(tmp_path: Path) -> None:
+    run_all(tmp_path / "s", "ab")
+    with pytest.raises(milepost.UnfinishedError, match="complete since"):
+        run_all(tmp_path / "s", "ab", when_complete="error")
+    assert run_all(tmp_path / "s", "ab", when_complete="restart") == ["a", "b"]
+    with pytest.raises(milepost.ConfigurationError, match="when_complete"):
+        run_all(tmp_path / "s", "ab", when_complete="again")
+
+
+def test_an_empty_source_completes(tmp_path: Path) -> None:
+    assert run_all(tmp_path / "s", []) == []
+    assert status(tmp_path / "s") is SessionStatus.COMPLETED
+
+
+def test_a_source_that_raises_keeps_what_was_done(tmp_path: Path) -> None:
+    def source() -> Iterator[str]:
+        yield "a"
+        yield "b"
+        raise ConnectionError("the listing broke off")
+
+    with pytest.raises(ConnectionError):
+        run_all(tmp_path / "s", source())
+    assert milepost.Store(tmp_path / "s").load_progress("crawl").total_items_processed == 2
+    assert run_all(tmp_path / "s", "abc") == ["c"]
+
+
+def test_a_slow_source_is_asked_only_after_the_item_is_acknowledged(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def source() -> Iterator[str]:
+        for item in "abc":
+            state = milepost.Store(tmp_path / "s").load_progress("crawl")
+            seen.append(state.total_items_processed)
+            yield item
+
+    run_all(tmp_path / "s", source())
+    assert seen == [0, 1, 2]
+
+
+# Consumers.
+
+
+@pytest.mark.parametrize(
+    "consume",
+    [
+        list,
+        tuple,
+        sorted,
+        lambda items: [*items],
+        lambda items: print(*items),
+        lambda items: "a" in items,
+        lambda items: "".join(items),
+    ],
+    ids=["list", "tuple", "sorted", "star", "star-call", "in", "join"],
+)
+def test_consumers_that_pull_all_at_once_are_refused(tmp_path: Path, consume: Any) -> None:
+    items = milepost.resume("abc", "crawl", store=tmp_path / "s", progress=False)
+    with pytest.raises(milepost.ConsumerError):
+        consume(items)
+    items.close()
+    assert run_all(tmp_path / "s", "abc") == ["a", "b", "c"]
+
+
+def test_unpacking_is_refused(tmp_path: Path) -> None:
+    items = milepost.resume("abc", "crawl", store=tmp_path / "s", progress=False)
+    with pytest.raises(milepost.ConsumerError):
+        _a, _b, _c = items
+    items.close()
+
+
+def test_another_thread_is_refused(tmp_path: Path) -> None:
+    items = milepost.resume("abc", "crawl", store=tmp_path / "s", progress=False)
+    assert next(items) == "a"
+    caught: list[BaseException] = []
+
+    def pull() -> None:
+        try:
+            next(items)
+        except milepost.ConsumerError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=pull)
+    thread.start()
+    thread.join()
+    items.close()
+    assert len(caught) == 1
+    assert run_all(tmp_path / "s", "abc") == ["a", "b", "c"]
+
+
+def test_consumers_that_pull_one_by_one_are_fine(tmp_path: Path) -> None:
+    source = ["a", "b", "c"]
+    seen: list[Any] = []
+    for index, item in enumerate(
+        milepost.resume(source, "crawl", store=tmp_path / "1", progress=False)
+    ):
+        seen.append((index, item))
+    for item, number in zip(
+        milepost.resume(source, "crawl", store=tmp_path / "2", progress=False),
+        range(3),
+        strict=False,
+    ):
+        seen.append((item, number))
+    assert seen == [(0, "a"), (1, "b"), (2, "c"), ("a", 0), ("b", 1), ("c", 2)]
+    done = [item.upper() for item in milepost.resume("xy", "x", store=tmp_path / "1")]
+    assert done == ["X", "Y"]
+
+
+def test_a_length_hint_from_elsewhere_refuses_nothing(tmp_path: Path) -> None:
+    import operator
+
+    items = milepost.resume(["a", "b"], "crawl", store=tmp_path / "s", progress=False)
+    assert operator.length_hint(items) == 2
+    seen: list[str] = []
+    for item in items:
+        seen.append(item)  # noqa: PERF402
+    assert seen == ["a", "b"]
+
+
+# One process, several iterators.
+
+
+def test_a_suspended_iterator_gives_way_to_a_new_one(tmp_path: Path) -> None:
+    old = milepost.resume("abc", "crawl", store=tmp_path / "s", progress=False)
+    assert next(old) == "a"
+    assert run_all(tmp_path / "s", "abc") == ["a", "b", "c"]
+    with pytest.raises(milepost.SupersededError):
+        next(old)
+
+
+def test_another_thread_of_the_process_is_locked_out(tmp_path: Path) -> None:
+    with milepost.Store(tmp_path / "s").session("crawl"):
+        caught: list[BaseException] = []
+
+        def open_too() -> None:
+            try:
+                milepost.Store(tmp_path / "s").session("crawl")
+            except milepost.AlreadyLockedError as error:
+                caught.append(error)
+
+        thread = threading.Thread(target=open_too)
+        thread.start()
+        thread.join()
+        assert len(caught) == 1
+
+
+# Whole programs.
+
+
+def run_script(tmp_path: Path, body: str) -> subprocess.CompletedProcess[str]:
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(body))
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_interpreter_exit_closes_a_suspended_loop_cleanly(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        """
+        import milepost
+        items = milepost.resume("abc", "crawl", store="s")
+        next(items)
+        """,
+    )
+    assert done.returncode == 0, done.stderr
+    assert status(tmp_path / "s") is SessionStatus.STOPPED
+
+
+def test_a_named_iterator_in_a_program_that_died_of_an_exception_is_interrupted(
+    tmp_path: Path,
+) -> None:
+    done = run_script(
+        tmp_path,
+        """
+        import milepost
+        items = milepost.resume("abc", "crawl", store="s")
+        for item in items:
+            raise RuntimeError("boom")
+        """,
+    )
+    assert done.returncode == 1
+    assert "boom" in done.stderr
+    assert status(tmp_path / "s") is SessionStatus.INTERRUPTED
+
+
+def test_ctrl_c_finishes_the_item_in_hand(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        """
+        import milepost, os, signal, time
+        for item in milepost.resume("abcd", "crawl", store="s"):
+            if item == "b":
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.01)
+            print(item, flush=True)
+        """,
+    )
+    assert done.returncode in {130, -2}
+    assert done.stdout.split() == ["a", "b"]
+    assert status(tmp_path / "s") is SessionStatus.STOPPED
+    assert run_all(tmp_path / "s", "abcd") == ["c", "d"]
+
+
+def test_a_second_ctrl_c_drops_the_item_in_hand_at_once(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        """
+        import milepost, os, signal, time
+        for item in milepost.resume("abcd", "crawl", store="s"):
+            if item == "b":
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(30)
+            print(item, flush=True)
+        """,
+    )
+    assert done.stdout.split() == ["a"]
+    assert status(tmp_path / "s") is SessionStatus.STOPPED
+    assert run_all(tmp_path / "s", "abcd") == ["b", "c", "d"]
+
+
+def test_an_item_that_does_not_end_is_dropped_after_the_grace(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        """
+        import milepost, os, signal, time
+        import milepost.jobs.signals as signals
+        signals.GRACE_SECONDS = 0.3
+        for item in milepost.resume("abcd", "crawl", store="s"):
+            if item == "b":
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(30)
+            print(item, flush=True)
+        """,
+    )
+    assert done.stdout.split() == ["a"]
+    assert status(tmp_path / "s") is SessionStatus.STOPPED
+
+
+def test_sigterm_finishes_the_item_in_hand_and_exits_143(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        """
+        import milepost, os, signal
+        for item in milepost.resume("abcd", "crawl", store="s"):
+            if item == "b":
+                os.kill(os.getpid(), signal.SIGTERM)
+            print(item, flush=True)
+        """,
+    )
+    assert done.returncode == 143
+    assert done.stdout.split() == ["a", "b"]
+    assert status(tmp_path / "s") is SessionStatus.INTERRUPTED
+
+
+def test_handlers_of_the_program_are_left_alone_and_ours_are_put_back(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        """
+        import milepost, signal
+        mine = lambda *_: None
+        signal.signal(signal.SIGTERM, mine)
+        for item in milepost.resume("ab", "crawl", store="s"):
+            assert signal.getsignal(signal.SIGTERM) is mine
+            assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+        assert signal.getsignal(signal.SIGTERM) is mine
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        """,
+    )
+    assert done.returncode == 0, done.stderr
