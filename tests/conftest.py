@@ -1,0 +1,89 @@
+"""What all tests share: the settings of hypothesis, and a look for what a test left behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# The same examples in every run: no test fails by chance for somebody who changed something else.
+settings.register_profile(
+    "check",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=60,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+# Other examples in every run, and many: pytest --hypothesis-profile=campaign
+settings.register_profile(
+    "campaign",
+    database=None,
+    deadline=None,
+    max_examples=3_000,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("check")
+
+_DESCRIPTORS = "/proc/self/fd"
+_GRACE_SECONDS = 3.0
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """No test leaves a thread of milepost's or a descriptor behind."""
+    threads = set(_threads())
+    descriptors = _descriptors()
+    yield
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while True:
+        left = [thread.name for thread in _threads() if thread not in threads]
+        opened = [
+            f"{number} -> {target}"
+            for number, target in _descriptors().items()
+            if descriptors.get(number) != target
+        ]
+        if not left and not opened:
+            return
+        if time.monotonic() > deadline:
+            break
+        gc.collect()  # what waits in a cycle is no leak
+        time.sleep(0.02)
+    assert not left, f"threads left behind: {left}"
+    assert not opened, f"descriptors left behind: {opened}"
+
+
+def _threads() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name.startswith("milepost-")]
+
+
+def _descriptors() -> dict[int, str]:
+    """The open descriptors and what they lead to, where the system tells."""
+    found: dict[int, str] = {}
+    if not os.path.isdir(_DESCRIPTORS):
+        return found
+    kept = _kept_by_python()
+    for name in os.listdir(_DESCRIPTORS):
+        try:
+            target = os.readlink(f"{_DESCRIPTORS}/{name}")
+        except OSError:
+            continue  # the descriptor of this very listing
+        if int(name) not in kept:
+            found[int(name)] = target
+    return found
+
+
+def _kept_by_python() -> set[int]:
+    """The standard library keeps one pipe for good once processes were started with it."""
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    number = getattr(getattr(tracker, "_resource_tracker", None), "_fd", None)
+    return {number} if isinstance(number, int) else set()

@@ -1,0 +1,63 @@
+"""The demo shows what it promises, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.scripts import EXAMPLES, command, load_script, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+demo = load_script(EXAMPLES / "demo.py")
+
+
+def test_the_demo_holds(tmp_path: Path) -> None:
+    done = run(command("demo.py", "--quick"), tmp_path, TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    said = done.stdout
+    for expected in (
+        "1. An API starts",
+        "2. A job collects them",
+        "places: NEW in",
+        "3. kill -9",
+        "4. What the folder knows",
+        "interrupted",
+        "5. The same command again",
+        "resumed after its process died",
+        "places: complete, 250 batches, 20,278 items",
+        "20,278 of 20,278 places are there",
+        "Nothing is missing.",
+    ):
+        assert expected in said, said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "in_hand", "holds"),
+    [
+        (["a", "b", "c"], 0, True),
+        (["a", "b", "c", "b"], 1, True),
+        (["a", "b", "c", "b"], 0, False),  # more came twice than were in hand
+        (["a", "b", "c", "b", "b"], 1, False),
+        (["a", "b"], 4, False),  # one is missing
+        (["a", "b", "c", "d"], 4, False),  # one is nobody's
+    ],
+)
+def test_the_proof_can_fail(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: list[str], in_hand: int, holds: bool
+) -> None:
+    output = tmp_path / "places.jsonl"
+    output.write_text("".join(json.dumps({"id": row}) + "\n" for row in rows), "utf-8")
+    if holds:
+        demo.prove(output, {"a", "b", "c"}, in_hand)
+    else:
+        with pytest.raises(demo.DemoError):
+            demo.prove(output, {"a", "b", "c"}, in_hand)
+    counted = sum(Counter(rows).values()) - len(set(rows))
+    assert f"{counted} came twice" in capsys.readouterr().out

@@ -1,0 +1,147 @@
+"""The region job brings in every place, whatever the API does and whenever it is killed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.scripts import EXAMPLES, command, kill_when, load_script, run, started, state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+gov_api = load_script(EXAMPLES / "gov_api.py")
+
+STORE = ".milepost"
+OUTPUT = "places.jsonl"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first dozen regions."""
+    path = tmp_path_factory.mktemp("data") / "regions.tsv"
+    lines = (EXAMPLES / "data" / "regions.tsv").read_text("utf-8").splitlines(keepends=True)
+    starts = [index for index, line in enumerate(lines) if len(line.partition("\t")[0]) == 5]
+    path.write_text("".join(lines[: starts[12]]), "utf-8")
+    return path
+
+
+@pytest.fixture
+def api(data: Path) -> Iterator[Any]:
+    """An API that fails one call in seven; this seed has every kind, and no region fails twice."""
+    with gov_api.GovApi(path=data, fail=0.15, seed=18) as running:
+        yield running
+
+
+@pytest.fixture
+def slow_api(data: Path) -> Iterator[Any]:
+    """An API that never fails, and takes its time."""
+    with gov_api.GovApi(path=data, delay=0.02) as running:
+        yield running
+
+
+def ids(api: Any) -> set[str]:
+    return {place.id for region in api.regions.values() for place in region.places}
+
+
+def written(folder: Path) -> Counter[str]:
+    lines = (folder / OUTPUT).read_text("utf-8").splitlines()
+    return Counter(json.loads(line)["id"] for line in lines)
+
+
+def test_every_place_comes_once_though_calls_fail(tmp_path: Path, api: Any) -> None:
+    done = run(command("places.py"), tmp_path, PLACES_API=api.url)
+    assert done.returncode == 0, done.stderr
+    assert written(tmp_path) == dict.fromkeys(ids(api), 1)
+
+    # The failures were there, and what was said of the calls is what the API saw.
+    failures = api.stats()["failures"]
+    assert all(failures.values()), failures
+    state = state_of(tmp_path / STORE, "places")
+    assert len(state.completed_batches) == len(api.regions)
+    metrics = [batch.performance_metrics for batch in state.completed_batches.values()]
+    counted = sum(each.network_requests_count for each in metrics if each is not None)
+    listing = 1  # the regions fit on one page, and its first call succeeds with this seed
+    assert counted == api.stats()["calls"] - listing
+
+    calls = api.stats()["calls"]
+    again = run(command("places.py"), tmp_path, PLACES_API=api.url)
+    assert again.returncode == 0, again.stderr
+    assert "complete since" in again.stderr
+    assert api.stats()["calls"] == calls
+
+
+def test_a_killed_run_carries_on(tmp_path: Path, slow_api: Any) -> None:
+    everything = ids(slow_api)
+    with started(command("places.py"), tmp_path, PLACES_API=slow_api.url) as process:
+        state = kill_when(
+            process,
+            tmp_path / STORE,
+            "places",
+            lambda state: state.total_items_processed > len(everything) // 3,
+        )
+    before = written_so_far(tmp_path)
+    done_before = state.total_items_processed
+    in_hand = sum(batch.items_processing for batch in state.active_batches.values())
+    assert 0 < done_before < len(everything)
+    assert state.active_batches
+    assert done_before <= len(before) <= done_before + in_hand
+
+    done = run(command("places.py"), tmp_path, PLACES_API=slow_api.url)
+    assert done.returncode == 0, done.stderr
+    assert "resumed after its process died" in done.stderr
+    after = written(tmp_path)
+    assert after.keys() == everything
+    assert after.total() - len(after) <= in_hand <= 4
+    latest = state_of(tmp_path / STORE, "places").executions[-1]
+    assert latest.items_processed == len(everything) - done_before
+
+
+def written_so_far(folder: Path) -> list[str]:
+    """The ids in the whole lines of an output whose writer was killed."""
+    text = (folder / OUTPUT).read_text("utf-8")
+    return [json.loads(line)["id"] for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+@pytest.mark.parametrize("torn", ['{"region": "서울', '{"region": "' + "종" * 40_000])
+def test_half_a_line_is_cut_off(tmp_path: Path, slow_api: Any, torn: str) -> None:
+    whole = '{"id": "a place of an earlier job"}\n'
+    (tmp_path / OUTPUT).write_text(whole + torn, "utf-8")
+    done = run(command("places.py"), tmp_path, PLACES_API=slow_api.url)
+    assert done.returncode == 0, done.stderr
+    assert written(tmp_path) == dict.fromkeys([*ids(slow_api), "a place of an earlier job"], 1)
+
+
+def test_regions_that_fail_every_time_are_told_and_tried_again(tmp_path: Path, data: Path) -> None:
+    with gov_api.GovApi(path=data, fail=0.5, seed=2) as api:
+        first = run(command("places.py"), tmp_path, PLACES_API=api.url)
+        everything = ids(api)
+        state = state_of(tmp_path / STORE, "places")
+    assert first.returncode == 3, first.stderr
+    assert len(state.failed_batches) == 1
+    assert len(state.completed_batches) == 11
+    with gov_api.GovApi(path=data) as api:
+        second = run(command("places.py"), tmp_path, PLACES_API=api.url)
+    assert second.returncode == 0, second.stderr
+    assert written(tmp_path) == dict.fromkeys(everything, 1)
+
+
+def test_the_command_line_runs_it(tmp_path: Path, slow_api: Any) -> None:
+    words = [sys.executable, "-m", "milepost_cli", "run", str(EXAMPLES / "places.py")]
+    output = str(tmp_path / "elsewhere.jsonl")
+    store = tmp_path / "store"
+    done = run(
+        words,
+        tmp_path,
+        PLACES_API=slow_api.url,
+        PLACES_OUTPUT=output,
+        MILEPOST_STORE=str(store),
+    )
+    assert done.returncode == 0, done.stderr
+    assert state_of(store, "places").total_items_processed == len(ids(slow_api))
+    assert len(Path(output).read_text("utf-8").splitlines()) == len(ids(slow_api))
