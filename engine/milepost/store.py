@@ -258,8 +258,12 @@ class Store:
             )
         marker = _write_marker(self._clock.now_ns())
         directory.make_folders()
-        with contextlib.suppress(StorageError):
+        try:
             directory.publish(MARKER, marker)
+        except StorageError:
+            if not directory.exists(MARKER):
+                raise
+            # Another process was quicker, and its marker is as good.
         self.check()
         directory.make_folders(SESSIONS)
 
@@ -601,9 +605,11 @@ class Store:
             for folder in self._directory.names(SESSIONS):
                 site = Site(self._directory.folder(f"{SESSIONS}/{folder}"), folder, folder)
                 for place in self._places_of(site, id):
-                    with contextlib.suppress(FormatError, SchemaError):
+                    try:
                         _, data = checkpoints.read(place, id)
-                        return convert_value(data, type, f"checkpoint {id}")
+                    except (FormatError, SchemaError):
+                        continue
+                    return convert_value(data, type, f"checkpoint {id}")
                 if site.folder.exists(checkpoints.path_of(id)):
                     checkpoints.read(site.folder, id)  # says what is wrong with it
         raise CheckpointNotFoundError(

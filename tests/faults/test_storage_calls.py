@@ -190,6 +190,8 @@ def test_a_disk_that_stays_full_for_some_calls(
             came_through = any(_comes_through(retrier, full_at) for _ in range(3))
             disk.is_full = False
             until = min(full_at + 3, len(STEPS))
+            if durability == "buffered" and STEPS[full_at].name.startswith("close"):
+                continue  # what waited in memory is lost with the close that said so
             for index in range(full_at + came_through, until):
                 # The first call may be the one that tells of what the background met.
                 retrier.take(index, tries=2 if index == full_at else 1)
@@ -213,18 +215,29 @@ def _comes_through(retrier: _Retrier, index: int) -> bool:
     return True
 
 
-@pytest.mark.parametrize("synced_before", [False, True])
-def test_a_failed_call_that_is_not_repeated_stays_out(tmp_path: Path, *, synced_before: bool) -> None:
+@pytest.mark.parametrize("is_first", [False, True])
+@pytest.mark.parametrize("durability", DURABILITIES)
+def test_a_failed_call_that_is_not_repeated_stays_out(
+    tmp_path: Path, durability: milepost.Durability, *, is_first: bool
+) -> None:
     system = Faults()
     store = store_at(str(tmp_path / "store"), system)
-    session = store.session("work")
+    session = store.session("work", execute=False, durability=durability)
     session.set_data("good")
-    if synced_before:
+    if is_first:
         session.snapshot()  # so that the failed event would be the first of its journal
-    system.failing = lambda call: errno.EIO if call.name == "sync" else None
+    # A journal's own beginning is synced before its first event.
+    good_syncs = iter([True] * is_first)
+
+    def fail_once(call: Call) -> int | None:
+        if call.name != "sync" or next(good_syncs, False):
+            return None
+        system.failing = None
+        return errno.EIO
+
+    system.failing = fail_once
     with pytest.raises(milepost.DurabilityLostError):
         session.set_data("failed")
-    system.failing = None
     assert session.data == "good"
     session.flush()
     assert session.data == "good"

@@ -17,7 +17,7 @@ import signal
 import sys
 import threading
 import traceback
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn, TypeAlias
 
 from milepost.storage.syscalls import OperatingSystem
 
@@ -47,9 +47,10 @@ class Call(NamedTuple):
     size_bytes: int
 
 
-def die() -> None:
+def die() -> NoReturn:
     """End this process as kill -9 does: nothing is flushed, closed or told."""
     os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("nobody outlives that")
 
 
 class Faults(OperatingSystem):
@@ -189,6 +190,8 @@ class PowerCut(OperatingSystem):
         self.count = 0
         self.at = at
         self.seed = seed
+        self.image: str | None = None
+        """Set: `end` is a kill -9, and leaves the image here."""
         self._lock = threading.RLock()
         self._open: dict[int, _File] = {}
         self._changes: list[_Change] = []
@@ -213,8 +216,15 @@ class PowerCut(OperatingSystem):
     def _before(self) -> None:
         self.count += 1
         if self.count - 1 == self.at:
-            self.cut()
-            os._exit(0)
+            self.end()
+
+    def end(self) -> NoReturn:
+        """The end of this process: by a power cut, or by kill -9 where `image` is set."""
+        if self.image is not None:
+            self.save(self.image)
+            die()
+        self.cut()
+        os._exit(0)
 
     def cut(self) -> None:
         """Make the real folder what the disk has; with a seed, some unsynced changes survive.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from milepost.clock import utc
 from milepost.model.estimate import batch_counts, item_counts
@@ -12,10 +13,18 @@ if TYPE_CHECKING:
     from milepost.session.session import Session
 
 
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""What a terminal would act on; error messages come from anywhere."""
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match.group().encode("unicode_escape").decode()
+
+
 def say(text: str) -> None:
     """One line on stderr; a closed stderr is no reason to stop the work."""
     try:
-        print(f"milepost: {text}", file=sys.stderr, flush=True)
+        print(f"milepost: {_CONTROLS.sub(_escape, text)}", file=sys.stderr, flush=True)
     except (OSError, ValueError):
         return
 

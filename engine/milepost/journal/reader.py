@@ -106,29 +106,28 @@ def _read_records(result: Replay, data: bytes, session_uid: str, through: int | 
     offset = record.FILE_HEADER_BYTES
     chain = record.first_seed(data)
     expected = result.name.first
-    while (found := record.next_record(data, offset, chain)) is not None:
-        payload, stop, checksum = found
-        if isinstance(payload, record.SyncedThrough):
+    events = result.events
+    for payload, stop, checksum in record.records(data, offset, chain):
+        # isinstance is slow with msgspec's classes, and nearly all records are events.
+        if type(payload) is record.JournalOpened:
+            if result.opened is not None or not _is_ours(payload, result.name, session_uid):
+                break
+            result.opened = payload
+        elif type(payload) is record.SyncedThrough:
             proof = record.synced_proof(payload.sequence, result.name, session_uid)
             if payload.proof != proof:
                 break
             result.synced_through = max(result.synced_through, payload.sequence)
-        elif isinstance(payload, record.JournalOpened):
-            if result.opened is not None or not _is_ours(payload, result.name, session_uid):
-                break
-            result.opened = payload
         else:
-            event = payload
-            if result.opened is None or event.sequence != expected:
+            if result.opened is None or payload.sequence != expected:
                 break
-            if through is not None and event.sequence > through:
+            if through is not None and expected > through:
                 result.tail = Tail.BEYOND
                 result.tail_bytes = len(data.rstrip(b"\0")) - offset
                 break
-            result.events.append(event)
+            events.append(payload)
             expected += 1
-        offset = stop
-        chain = checksum
+        offset, chain = stop, checksum
     if result.opened is not None:
         result.size_bytes = offset
         result.chain = chain

@@ -16,11 +16,14 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import Final, NamedTuple, TypeAlias, Union
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, Union, final
 
 import msgspec
 
 from milepost.model.events import BatchEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MAGIC: Final = b"MPJOURNL"
 FORMAT_VERSION: Final = 1
@@ -37,6 +40,7 @@ _PROOF: Final = struct.Struct("<QQQ")
 FILE_HEADER_BYTES: Final = _FILE_HEADER.size
 
 
+@final
 class JournalOpened(msgspec.Struct, array_like=True, frozen=True, tag=0):
     """The first record of every journal.
 
@@ -59,6 +63,7 @@ class JournalOpened(msgspec.Struct, array_like=True, frozen=True, tag=0):
     accepted_chain: int = 0
 
 
+@final
 class SyncedThrough(msgspec.Struct, array_like=True, frozen=True, tag=1, gc=False):
     """All events up to this one are on the disk.
 
@@ -146,23 +151,25 @@ def synced_proof(sequence: int, name: JournalName, session_uid: str) -> int:
     )
 
 
-def next_record(data: bytes, offset: int, chain: int) -> tuple[Record, int, int] | None:
-    """The record at an offset, where the next one begins, and the chain value after it.
+def records(data: bytes, offset: int, chain: int) -> Iterator[tuple[Record, int, int]]:
+    """The records from an offset on, each with where the next begins and the chain value after it.
 
-    `None` where there is no record that checks: the end, a torn tail, or damage.
+    It ends where there is no record that checks: the end, a torn tail, or damage.
     """
-    start = offset + RECORD_HEADER.size
-    if start > len(data):
-        return None
-    checksum, length = RECORD_HEADER.unpack_from(data, offset)
-    stop = start + length
-    if not 0 < length <= RECORD_BYTES_MAX or stop > len(data):
-        return None
-    view = memoryview(data)
-    if zlib.crc32(view[offset + _CRC.size : stop], chain) != checksum:
-        return None
-    try:
-        return decode_payload(view[start:stop]), stop, checksum
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
-        # The checksum holds, so it was written so: by a newer milepost, within the format.
-        return None
+    # A long journal is read at the speed of this loop, so it looks nothing up twice.
+    unpack, crc32, decode = RECORD_HEADER.unpack_from, zlib.crc32, decode_payload
+    view, size = memoryview(data), len(data)
+    while (start := offset + RECORD_HEADER.size) <= size:
+        checksum, length = unpack(data, offset)
+        stop = start + length
+        if not 0 < length <= RECORD_BYTES_MAX or stop > size:
+            return
+        if crc32(view[offset + _CRC.size : stop], chain) != checksum:
+            return
+        try:
+            payload = decode(view[start:stop])
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):
+            # The checksum holds, so it was written so: by a newer milepost, within the format.
+            return
+        yield payload, stop, checksum
+        offset, chain = stop, checksum

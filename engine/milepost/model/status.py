@@ -42,6 +42,11 @@ class Judgement(NamedTuple):
     reason: str
 
 
+def _in_hand(state: SessionState) -> str:
+    count = sum(batch.items_processing for batch in state.active_batches.values())
+    return f" with {count:,} {'item' if count == 1 else 'items'} in hand" if count else ""
+
+
 def judge(state: SessionState, *, is_live: bool) -> Judgement:
     """The status of a session, from its state and whether its writer's lock is held."""
     latest = state.executions[-1] if state.executions else None
@@ -53,14 +58,15 @@ def judge(state: SessionState, *, is_live: bool) -> Judgement:
         return Judgement(SessionStatus.COMPLETED, "all work is done")
     if state.outcome is not None:
         count = len(state.failed_batches)
-        return Judgement(SessionStatus.FAILED, f"{count} batches failed")
+        return Judgement(
+            SessionStatus.FAILED, f"{count:,} {'batch' if count == 1 else 'batches'} failed"
+        )
     if latest is None:
         return Judgement(SessionStatus.PENDING, "it was never run")
     if latest.outcome is None:
         return Judgement(
             SessionStatus.INTERRUPTED,
-            f"process {latest.pid} on {latest.host} died without a word"
-            + (f" with {len(latest.in_flight)} items in hand" if latest.in_flight else ""),
+            f"process {latest.pid} on {latest.host} died without a word" + _in_hand(state),
         )
     if latest.outcome is Outcome.STOPPED:
         return Judgement(SessionStatus.STOPPED, "it was stopped on purpose")

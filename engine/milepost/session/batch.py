@@ -247,7 +247,7 @@ class Batch:
                 self.number,
                 f"{len(failed)} of {batch.items_finished} items failed, at last"
                 f" {worst.item_id!r}: {worst.error_message or 'no reason given'}",
-                worst.error_type or BatchErrorType.UNKNOWN_ERROR,
+                BatchErrorType.UNKNOWN_ERROR if worst.error_type is None else worst.error_type,
                 any(item.is_recoverable for item in failed),
             )
         if metrics is None and writer.settings.tracker.enable_performance_metrics:
@@ -284,7 +284,7 @@ class Batch:
             self._writer.now_ns(),
             self.number,
             message or "no reason given",
-            error_type if error_type is not None else judged_type or BatchErrorType.UNKNOWN_ERROR,
+            judged_type if error_type is None else error_type,
             judged if recoverable is None else recoverable,
         )
 
@@ -301,7 +301,7 @@ class Batch:
                     writer.now_ns(),
                     self.number,
                     message or "no reason given",
-                    error_type or BatchErrorType.UNKNOWN_ERROR,
+                    error_type,
                     int(delay_seconds * 1000),
                 )
             )

@@ -79,13 +79,10 @@ def _journal(data: bytes, name: str) -> Iterator[Any]:
     version = record.read_file_header(data)
     if version is None:
         raise FormatError(f"{name} has a damaged header", path=name, offset=0)
-    offset, chain = record.FILE_HEADER_BYTES, record.first_seed(data)
-    while True:
-        found = record.next_record(data, offset, chain)
-        if found is None:
-            break
-        payload, offset, chain = found
+    offset = record.FILE_HEADER_BYTES
+    for payload, stop, _ in record.records(data, offset, record.first_seed(data)):
         yield plain(payload)
+        offset = stop
     rest = len(data[offset:].rstrip(b"\0"))
     if rest:
         yield {"unreadable_bytes": rest, "offset": offset}

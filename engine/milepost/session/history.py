@@ -113,7 +113,10 @@ def load(files: Files) -> Loaded:
     manifest = manifests.read(files.folder)
     listing = _list(files)
     findings: list[Finding] = []
-    base, state, from_backup = _newest_good(files, listing, findings)
+    # Whose files they must be; where no lease can be read, the newest snapshot says it.
+    lease = leases.newest_lease(files.folder)
+    uid = lease.session_uid if lease is not None else None
+    base, state, from_backup = _newest_good(files, listing, uid, findings)
     loaded = Loaded(
         state=state,
         base=base,
@@ -226,7 +229,7 @@ def _list(files: Files) -> _Listing:
 
 
 def _newest_good(
-    files: Files, listing: _Listing, findings: list[Finding]
+    files: Files, listing: _Listing, uid: str | None, findings: list[Finding]
 ) -> tuple[VersionInfo, SessionState, bool]:
     """Walk back from the highest epoch to a snapshot that is good and was accepted."""
     tried: list[tuple[str, str]] = []
@@ -247,6 +250,11 @@ def _newest_good(
                 continue
             try:
                 info, state = versions.read(place, name)
+                if uid is not None and state.uid != uid:
+                    raise FormatError(
+                        f"{name.path} belongs to another session, {state.session_id!r}",
+                        path=name.path,
+                    )
             except UnsupportedVersionError:
                 raise
             except (FormatError, SchemaError, StorageError) as error:
@@ -319,7 +327,8 @@ def _fold_journals(folder: LocalDirectory, listing: _Listing, loaded: Loaded) ->
             return
         loaded.state = state
         loaded.tip = part
-        if through is not None and part.last < through:
+        # A restore's snapshot stands one beyond the last event; what it holds is not missing.
+        if through is not None and state.sequence < through:
             _note_gap(loaded, name.path, part.last, through)
             return
         before = part

@@ -196,7 +196,7 @@ class Session:
         number = self._numbers.get(key)
         return number is not None and number in self._writer.state.completed_batches
 
-    def judge(self, error: str | BaseException) -> tuple[str, BatchErrorType | None, bool]:
+    def judge(self, error: str | BaseException) -> tuple[str, BatchErrorType, bool]:
         """Message, kind and recoverability of an error, by the classifier; text is unknown."""
         if isinstance(error, str):
             return error[:MESSAGE_CHARACTERS_MAX], BatchErrorType.UNKNOWN_ERROR, True
@@ -623,7 +623,9 @@ class Session:
         with writer.lock:
             try:
                 writer.ready()
-                outcome = writer.state.outcome or self._outcome or Outcome.STOPPED
+                outcome = writer.state.outcome
+                if outcome is None:
+                    outcome = Outcome.STOPPED if self._outcome is None else self._outcome
                 writer.commit(
                     e.ExecutionEnded(
                         writer.next_sequence,

@@ -124,6 +124,7 @@ class Writer:
         self._changed_at = 0.0
         self._keeper: Keeper | None = None
         self.epoch = 0
+        self._claimed = 0
         self.lineage = ""
         self.state: SessionState
         self._last_version = 0
@@ -234,9 +235,32 @@ class Writer:
                 taken_at_ns=self._now_ns(),
             )
             data = leases.encode_lease(lease)
+            # From here on the name may be ours, whatever fails or interrupts us in between.
+            self._claimed = epoch
             if self._folder.create_whole(leases.lease_path(epoch), data):
                 break
+            self._claimed = 0
+            if self.epoch:
+                self.check_turn()  # not opening: who took this one has superseded us
             epoch += 1
+        self.epoch = epoch
+        self._heartbeat = leases.Heartbeat(self._folder, epoch, self._inode)
+        self._claimed = 0
+
+    def _own_what_was_claimed(self) -> None:
+        """A lease that a failed or interrupted call left half made is ours, and no successor's."""
+        epoch, self._claimed = self._claimed, 0
+        if not self._folder.exists(leases.lease_path(epoch)):
+            return
+        with contextlib.suppress(FormatError, StorageError):
+            found = leases.read_lease(self._folder, epoch)
+            process = this_process()
+            if (found.host, found.pid, found.process_started) != (
+                process.host,
+                process.pid,
+                process.process_started,
+            ):
+                return
         self.epoch = epoch
         self._heartbeat = leases.Heartbeat(self._folder, epoch, self._inode)
 
@@ -302,6 +326,8 @@ class Writer:
         journal = self._journal
         if journal is None:
             journal = self._begin_journal()
+        elif durable:
+            self.check_turn()  # a call that must be refused should leave nothing behind
         # Set before and taken back after: whatever interrupts in between is mended by `_attend`.
         self._attention = True
         try:
@@ -362,6 +388,8 @@ class Writer:
                 self._broken = str(failure)
             self._attention = True
             raise failure
+        if self._claimed:
+            self._own_what_was_claimed()
         self._heartbeat.check()
         if self._broken is not None:
             self._heal()
@@ -384,6 +412,9 @@ class Writer:
         self._take_lease(self.epoch, self.state.uid)
         if self.state.sequence > self._last_snapshot.sequence:
             self._write_snapshot(by_hand=False, restored_from=None)
+        else:
+            # No sequence gets a second snapshot: the new journal says where the broken one ends.
+            self._begin_journal()
         self._broken = None
         self._attention = False
 
@@ -755,7 +786,7 @@ def damaged(name: str, loaded: history.Loaded) -> DamagedError:
         path=lost[0].path if lost else None,
         findings=loaded.findings,
         hint=f"put the file back from another copy, or accept the loss with: milepost restore"
-        f"{name!r} {loaded.version} (milepost show {name!r} says what is sure)",
+        f" {name!r} {loaded.base.version} (milepost show {name!r} says what is sure)",
     )
 
 

@@ -36,6 +36,7 @@ TEMPORARY_SUFFIX = ".tmp"
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _READ_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+_READ_FLAGS |= getattr(os, "O_NONBLOCK", 0)  # a pipe in a store must keep no reader waiting
 _ALLOCATION_BYTES = 1 << 20
 
 
@@ -220,12 +221,22 @@ class LocalDirectory:
             raise ValueError(f"not a path inside a store: {path!r}")
         return os.path.join(self.root, *parts)
 
+    def _inside(self, path: str) -> str:
+        """The absolute path; no folder on the way from the root to it may be a link."""
+        full = self.full(path)
+        folder = os.path.dirname(full)
+        while len(folder) > len(self.root):
+            if os.path.islink(folder):
+                raise OSError(errno.ELOOP, f"{os.path.basename(folder)} is a link")
+            folder = os.path.dirname(folder)
+        return full
+
     # Reading.
 
     def read(self, path: str, *, size_bytes_max: int) -> bytes:
         """The whole file, refused before it is read where it is larger than the bound."""
         with _Translated("read", path):
-            descriptor = os.open(self.full(path), _READ_FLAGS)
+            descriptor = os.open(self._inside(path), _READ_FLAGS)
             try:
                 status = os.fstat(descriptor)
                 if not stat_module.S_ISREG(status.st_mode):
@@ -238,14 +249,15 @@ class LocalDirectory:
                         path=path,
                     )
                 with os.fdopen(descriptor, "rb", closefd=False) as file:
-                    return file.read(size_bytes_max)
+                    # Not the bound: that much memory would be taken, however small the file is.
+                    return file.read(status.st_size)
             finally:
                 os.close(descriptor)
 
     def read_head(self, path: str, size_bytes: int) -> tuple[bytes, int]:
         """The first bytes of a file, and how long the whole of it is."""
         with _Translated("read", path):
-            descriptor = os.open(self.full(path), _READ_FLAGS)
+            descriptor = os.open(self._inside(path), _READ_FLAGS)
             try:
                 status = os.fstat(descriptor)
                 if not stat_module.S_ISREG(status.st_mode):
@@ -257,7 +269,7 @@ class LocalDirectory:
     def names(self, path: str = "") -> list[str]:
         """What is in the folder, without our temporary files; empty where there is no folder."""
         with _Translated("list", path or "."):
-            full = self.full(path)
+            full = self._inside(path)
             if path and os.path.islink(full):
                 raise OSError(errno.ELOOP, "it is a link")
             try:
@@ -289,15 +301,16 @@ class LocalDirectory:
 
     def make_folders(self, path: str = "") -> None:
         """Make a folder and those above it, each durable in the one above."""
-        full = self.full(path)
+        with _Translated("make", path or "."):
+            full = self._inside(path)
+            if path and os.path.islink(full):
+                raise OSError(errno.ELOOP, "it is a link")
         missing: list[str] = []
         while not os.path.isdir(full):
             missing.append(full)
             full = os.path.dirname(full)
         for folder in reversed(missing):
-            with _Translated("make", folder), suppress(FileExistsError):
-                self.system.make_folder(folder)
-            self._sync_folder(os.path.dirname(folder))
+            self._make_folder(folder, folder)
 
     def make_folder(self, path: str) -> None:
         """Make one folder directly below one that is there, durably; fine if it is there itself.
@@ -305,17 +318,25 @@ class LocalDirectory:
         Errors: `StorageError` where the folder above is gone, so that nothing that was moved or
             deleted is ever made anew by a save.
         """
-        full = self.full(path)
-        if os.path.isdir(full):
-            return
-        with _Translated("make", path), suppress(FileExistsError):
-            self.system.make_folder(full)
+        with _Translated("make", path):
+            full = self._inside(path)
+        if not os.path.isdir(full):
+            self._make_folder(full, path)
+
+    def _make_folder(self, full: str, path: str) -> None:
+        with _Translated("make", path):
+            try:
+                self.system.make_folder(full)
+            except FileExistsError:
+                # Somebody else was quicker, or what is there is no folder.
+                if not os.path.isdir(full):
+                    raise
         self._sync_folder(os.path.dirname(full))
 
     def create(self, path: str, *, preallocate: bool = False) -> AppendedFile:
         """Open a new file for appending; its name is durable after `sync_folder`."""
         with _Translated("create", path):
-            descriptor = self.system.open_new(self.full(path))
+            descriptor = self.system.open_new(self._inside(path))
         return AppendedFile(self.system, descriptor, path, preallocate=preallocate)
 
     def create_whole(self, path: str, data: bytes) -> bool:
@@ -406,12 +427,15 @@ class LocalDirectory:
     def remove(self, path: str) -> None:
         """Remove a file; it is fine if it is gone already."""
         with _Translated("remove", path), suppress(FileNotFoundError):
-            self.system.remove(self.full(path))
+            self.system.remove(self._inside(path))
 
     def remove_folder(self, path: str) -> None:
         """Remove a folder of ours with what is in it; links in it are removed, not followed."""
-        full = self.full(path)
         with _Translated("remove", path):
+            full = self._inside(path)
+            if os.path.islink(full):
+                self.system.remove(full)
+                return
             for folder, folders, files in os.walk(full, topdown=False):
                 for name in files:
                     self.system.remove(os.path.join(folder, name))

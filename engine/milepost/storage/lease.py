@@ -12,8 +12,10 @@ Source: FORMAT.md, "Leases".
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +31,9 @@ from milepost.errors import (
     SupersededError,
     UnsupportedVersionError,
 )
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     from milepost.storage.directory import AppendedFile, LocalDirectory
@@ -151,6 +156,13 @@ class WriterLock:
 
     def acquire(self, *, patience_seconds: float = PROBE_GRACE_SECONDS) -> None:
         """Take the lock, or raise `AlreadyLockedError` naming the holder as far as it is known."""
+        if not os.path.isdir(self._folder.root):
+            # The lock's own library would make the folder anew.
+            raise StorageError(
+                f"cannot lock {LOCK_NAME}: there is no folder {self._folder.root}",
+                operation="lock",
+                path=LOCK_NAME,
+            )
         try:
             self._lock.acquire(timeout=patience_seconds, poll_interval=0.02)
         except filelock.Timeout as error:
@@ -167,6 +179,8 @@ class WriterLock:
         """Whether a living process holds the lock; on media that cannot lock, nobody does."""
         if not os.path.exists(self._path) or self._lock.is_locked:
             return False
+        if sys.platform != "win32":
+            return _locked_by_somebody(self._path)
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -201,6 +215,21 @@ class WriterLock:
             },
             hint="wait for it to end, or stop it; reading works meanwhile",
         )
+
+
+def _locked_by_somebody(path: str) -> bool:
+    """Ask for a shared lock through a reader's descriptor: it works on read-only media too."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in {errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK}
+    finally:
+        os.close(descriptor)  # and with it the lock, if it was given
+    return False
 
 
 class Heartbeat:

@@ -135,7 +135,9 @@ def test_failed_batches_come_last_in_three_runs_and_then_wait_for_retry(
     assert seen == ["a", "b", "c", "a", "a"]
     assert job.run().did_nothing
     assert "milepost retry work" in capsys.readouterr().err
-    assert view(tmp_path).state.failed_batches[0].retry_count == 3
+    failed = view(tmp_path).state.failed_batches[0]
+    assert failed.retry_count == 3
+    assert failed.error_type is milepost.BatchErrorType.NETWORK_ERROR
     assert milepost.Store(tmp_path).retry("work").batches == ["a"]
     assert view(tmp_path).judgement.status is SessionStatus.PENDING
     broken = False
