@@ -61,3 +61,10 @@ def test_the_proof_can_fail(
             demo.prove(output, {"a", "b", "c"}, in_hand)
     counted = sum(Counter(rows).values()) - len(set(rows))
     assert f"{counted} came twice" in capsys.readouterr().out
+
+
+def test_half_a_line_is_no_proof(tmp_path: Path) -> None:
+    output = tmp_path / "places.jsonl"
+    output.write_text('{"id": "a"}\n{"id": "b', "utf-8")
+    with pytest.raises(demo.DemoError, match="cannot be read"):
+        demo.prove(output, {"a", "b"}, 1)

@@ -192,26 +192,28 @@ def test_random_walks(tmp_path: Path, seed: int) -> None:
     path, image = str(tmp_path / "store"), str(tmp_path / "image")
     os.mkdir(path)
     PowerCut(path).save(image)
-    next_key = 0
+    next_key = sure = 0
     for life in range(8):
         surely, returned, cut = _random_life(path, image, rng, next_key)
+        sure = sure if surely is None else surely
         if not os.path.exists(f"{path}/MILEPOST"):
             assert returned == 0
             continue
         state = store_at(path).load_progress("walk") if store_at(path).names() else None
         numbers = [int(key) for key in _done(state)] if state and state.active_batches else []
         assert numbers == list(range(len(numbers))), f"life {life}"
-        least = surely if cut else returned
+        least = sure if cut else returned
         assert len(numbers) >= least, f"life {life}: {least} were sure"
         assert len(numbers) <= returned + 1, f"life {life}"
         next_key = len(numbers)
+        sure = next_key if cut else sure
 
 
-def _random_life(path: str, image: str, rng: random.Random, start: int) -> tuple[int, int, bool]:
+def _random_life(path: str, image: str, rng: random.Random, start: int) -> tuple[int | None, int, bool]:
     """One process from its opening to its death.
 
-    Returns how many items are surely on the disk, how many were acknowledged, and whether the power
-    went.
+    Returns how many items are surely on the disk (`None`: no more than before), how many were
+    acknowledged, and whether the power went.
     """
     life = random.Random(rng.random())
     is_cut = life.random() < 0.5
@@ -242,4 +244,4 @@ def _random_life(path: str, image: str, rng: random.Random, start: int) -> tuple
         PowerCut(path).save(image)
     returned = start + told.count(".")
     surely = start + told[: max(told.rfind(mark) for mark in "ofs") + 1].count(".")
-    return (surely if "o" in told else start), returned, is_cut
+    return (surely if "o" in told else None), returned, is_cut

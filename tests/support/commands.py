@@ -1,4 +1,4 @@
-"""Running the command line in tests: in this process through click's runner, or as a real process."""
+"""Running the command line in tests: in this process by click's runner, or as a real process."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def start(
 
 def tree(folder: Path) -> dict[str, tuple[int, int]]:
     """Every file and folder below a folder, with size and time of change."""
-    found = {}
+    found: dict[str, tuple[int, int]] = {}
     for path in [folder, *folder.rglob("*")]:
         status = path.stat()
         found[str(path)] = (status.st_size, status.st_mtime_ns)

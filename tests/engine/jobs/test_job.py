@@ -27,6 +27,10 @@ def make(function: Callable[[Batch], None], store: Path, **options: Any) -> Job[
     return milepost.job("work", store=store, backoff=AT_ONCE, **options)(function)
 
 
+def code_of(region: dict[str, Any]) -> Any:
+    return region["code"]
+
+
 def run(job: Job[[Batch], None], **options: Any) -> milepost.JobResult:
     return job.run(progress=False, **options)
 
@@ -66,7 +70,7 @@ def test_a_batch_knows_what_it_is_about(tmp_path: Path) -> None:
         lambda batch: seen.append((batch.key, batch.number, batch.label, batch.payload)),
         tmp_path,
         batches=lambda: [{"code": 11110, "name": "종로구"}, {"code": 11140, "name": "중구"}],
-        key=lambda region: region["code"],
+        key=code_of,
     ).run(progress=False)
     assert seen == [
         ("11110", 0, "종로구", {"code": 11110, "name": "종로구"}),
@@ -264,7 +268,7 @@ def test_a_batch_without_a_key_and_a_payload_that_cannot_be_stored(tmp_path: Pat
         run(make(lambda _: None, tmp_path / "1", batches=[{"code": 1}]))
     bad = [{"code": "a", "where": object()}]
     with pytest.raises(milepost.EncodingError, match=r"batch 'a'.*where"):
-        run(make(lambda _: None, tmp_path / "2", batches=bad, key=lambda r: r["code"]))
+        run(make(lambda _: None, tmp_path / "2", batches=bad, key=code_of))
 
 
 def test_an_empty_plan_completes_and_is_not_asked_again(tmp_path: Path) -> None:

@@ -303,10 +303,11 @@ def test_the_state_is_a_frozen_copy(store: Store) -> None:
 def test_data_is_replaced_as_a_whole_and_not_shared(store: Store) -> None:
     with store.session("places") as session:
         assert session.data is None
-        mine = {"cursor": [1]}
+        mine: Any = {"cursor": [1]}
         session.set_data(mine)
         mine["cursor"].append(2)
-        session.data["cursor"].append(3)
+        copied: Any = session.data
+        copied["cursor"].append(3)
         assert session.data == {"cursor": [1]}
         assert store.save_state("places", {"cursor": [9]}) > 1  # through the open session
         assert session.data == {"cursor": [9]}

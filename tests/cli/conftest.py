@@ -1,0 +1,73 @@
+"""Stores and job files for the tests of the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import milepost
+from milepost import ItemStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def modules_as_before() -> Iterator[None]:
+    """`run` imports files into this process; no test sees those of another."""
+    path, modules = list(sys.path), set(sys.modules)
+    yield
+    sys.path[:] = path
+    for name in set(sys.modules) - modules:
+        file = getattr(sys.modules[name], "__file__", None) or ""
+        if "pytest-" in file:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the store of a test is."""
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(folder: Path) -> milepost.Store:
+    """A store whose programs have a name to run again."""
+    return milepost.Store(folder, program="milepost run places.py")
+
+
+@pytest.fixture
+def failed(store: milepost.Store) -> str:
+    """A session of four batches that ended: three completed, one failed with two failed items."""
+    with store.session("places", total_batches=4) as session:
+        for number in range(3):
+            batch = session.start_batch(f"b{number}", number=number, label=f"구 {number}")
+            batch.update_items([(f"p-{each}", ItemStatus.COMPLETED) for each in range(5)])
+            batch.complete()
+        batch = session.start_batch("b3", number=3, items_total=4)
+        batch.update_item("p-0", ItemStatus.COMPLETED)
+        batch.update_item("p-1", ItemStatus.FAILED, TimeoutError("too \x1b[31mslow"))
+        batch.update_item(7, ItemStatus.FAILED, ValueError("no\nnumber"))
+        batch.complete()
+        session.complete()
+    return "places"
+
+
+@pytest.fixture
+def interrupted(store: milepost.Store) -> str:
+    """A session that an exception ended in the middle of its second batch of three."""
+    with contextlib.suppress(RuntimeError), store.session("crawl", total_batches=3) as session:
+        first = session.start_batch("b0", number=0, items_total=2)
+        first.update_items([("a", ItemStatus.COMPLETED), ("b", ItemStatus.SKIPPED)])
+        first.complete()
+        second = session.start_batch("b1", number=1, items_total=4)
+        second.update_item("c", ItemStatus.COMPLETED)
+        second.update_item("d", ItemStatus.PROCESSING)
+        session.set_data({"cursor": 41})
+        session.save_checkpoint("batch_progress", {"page": 7}, name="page 7")
+        raise RuntimeError("the line was lost")
+    return "crawl"

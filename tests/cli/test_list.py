@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import milepost
+from support.commands import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_one_line_a_session_the_latest_first(folder: Path, failed: str, interrupted: str) -> None:
+    ran = run("list", "-s", folder)
+    assert (ran.code, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    assert [line.split()[:3] for line in lines] == [
+        ["crawl", "interrupted", "42%"],
+        ["places", "failed", "100%"],
+    ]
+    assert "1 of 3 batches, 2 items" in lines[0]
+    assert "3 of 4 batches, 16 items, 2 failed" in lines[1]
+    assert all(line.endswith(" ago") for line in lines)
+
+
+def test_json_is_one_object(folder: Path, failed: str, interrupted: str) -> None:
+    told = run("list", "-s", folder, "--json").json
+    assert told["store"] == str(folder)
+    assert [each["name"] for each in told["sessions"]] == ["crawl", "places"]
+    assert [each["status"] for each in told["sessions"]] == ["interrupted", "failed"]
+    assert told["sessions"][1]["batches"] == {
+        "pending": 0,
+        "processing": 0,
+        "completed": 3,
+        "failed": 1,
+    }
+
+
+def test_an_unreadable_session_says_why_and_stops_nothing(
+    folder: Path, failed: str, interrupted: str
+) -> None:
+    for part in ("sessions", "backups"):
+        for file in (folder / part).rglob(f"{failed}/**/*.zst"):
+            file.write_bytes(b"nothing")
+    ran = run("list", "-s", folder)
+    assert ran.code == 12
+    lines = ran.out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("crawl ")
+    assert lines[1].startswith("places  unreadable ")
+    assert "no snapshot of this session can be read" in lines[1]
+    told = run("list", "-s", folder, "--json").json
+    assert told["sessions"][1]["status"] == "unreadable"
+    assert told["sessions"][1]["batches"] is None
+
+
+def test_an_empty_store_says_so_on_stderr_only(store: milepost.Store, folder: Path) -> None:
+    with store.session("s"):
+        pass
+    for file in sorted((folder / "sessions").rglob("*"), reverse=True):
+        file.rmdir() if file.is_dir() else file.unlink()
+    ran = run("list", "-s", folder)
+    assert (ran.code, ran.out) == (0, "")
+    assert "no session yet" in ran.err
+    assert run("list", "-s", folder, "--json").json["sessions"] == []
+
+
+def test_names_of_all_kinds_are_listed(store: milepost.Store, folder: Path) -> None:
+    names = {"지역-수집", "a/b", "CON", "two words", "x" * 300}
+    for name in names:
+        store.save_state(name, 1)
+    told = run("list", "-s", folder, "--json").json
+    assert {each["name"] for each in told["sessions"]} == names
+
+
+def test_a_newer_store_is_13(folder: Path, failed: str) -> None:
+    import hashlib
+
+    marker = folder / "MILEPOST"
+    text = marker.read_text().partition("checksum: ")[0].replace("format: 1", "format: 99")
+    checksum = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    marker.write_text(f"{text}checksum: {checksum}\n")
+    ran = run("list", "-s", folder, "--json")
+    assert (ran.code, ran.out) == (13, "")
+    assert ran.error["type"] == "UnsupportedVersionError"
+    assert ran.error["facts"]["found"] == 99

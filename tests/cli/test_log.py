@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, get_args
+
+import milepost
+from milepost_cli import words
+from support.commands import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_one_event_a_line_in_plain_words(folder: Path, interrupted: str) -> None:
+    ran = run("log", interrupted, "-s", folder)
+    assert (ran.code, ran.err) == (0, "")
+    lines = [line.split(maxsplit=4) for line in ran.out.splitlines()]
+    assert all(line[2] == "UTC" for line in lines)
+    sequences = [int(line[3]) for line in lines]
+    assert sequences == list(range(sequences[0], sequences[0] + len(lines)))
+    told = [line[4] for line in lines]
+    assert told[0] == "3 batches in all" or told[1] == "3 batches in all"
+    assert "b0: batch begun, 2 items" in told
+    assert "b0: 2 items at once: 1 completed, 1 skipped" in told
+    assert "b1: item d processing" in told
+    assert "data set" in told
+    assert told[-1] == "run ended: interrupted: RuntimeError: the line was lost"
+
+
+def test_json_is_one_object_a_line(folder: Path, interrupted: str) -> None:
+    ran = run("log", interrupted, "-s", folder, "--json")
+    events = [json.loads(line) for line in ran.out.splitlines()]
+    assert all({"event", "sequence", "at", "batch", "batch_key"} <= each.keys() for each in events)
+    item = next(each for each in events if each["event"] == "ItemUpdated")
+    assert (item["batch"], item["batch_key"], item["key"], item["status"]) == (
+        1,
+        "b1",
+        "c",
+        "completed",
+    )
+    assert events[-1]["batch"] is None
+
+
+def test_limit_keeps_the_latest(folder: Path, interrupted: str) -> None:
+    everything = run("log", interrupted, "-s", folder).out.splitlines()
+    assert run("log", interrupted, "-s", folder, "-n", "2").out.splitlines() == everything[-2:]
+    assert run("log", interrupted, "-s", folder, "--limit", "0").out == ""
+    assert run("log", interrupted, "-s", folder, "-n", "-1").code == 2
+
+
+def test_messages_cannot_act_on_the_terminal(
+    store: milepost.Store, folder: Path, failed: str
+) -> None:
+    ran = run("log", failed, "-s", folder)
+    assert "\x1b" not in ran.out
+    with store.session("bad", total_batches=1) as session:
+        session.start_batch("b\x1b[2J\nforged line").fail("x\x9b\ny")
+    ran = run("log", "bad", "-s", folder)
+    assert "b\\x1b[2J\\nforged line: batch failed: x\\x9b\\ny" in ran.out
+
+
+def test_a_journal_that_is_being_written_can_be_read(store: milepost.Store, folder: Path) -> None:
+    with store.session("live", total_batches=1) as session:
+        batch = session.start_batch("b")
+        for number in range(20):
+            batch.update_item(number, milepost.ItemStatus.COMPLETED)
+            assert run("log", "live", "-s", folder, "-n", "1").out.endswith(
+                f"b: item {number} completed\n"
+            )
+
+
+def test_there_are_words_for_every_event() -> None:
+    names = {kind.__name__ for kind in get_args(milepost.BatchEvent)}
+    assert names == set(words._WORDS)
+
+
+def test_an_event_of_a_newer_release_is_still_told() -> None:
+    fields: dict[str, Any] = {"event": "Unheard", "sequence": 9}
+    assert "Unheard" in words.describe(fields, "")
+
+
+def test_every_kind_of_event_has_a_sentence(store: milepost.Store, folder: Path) -> None:
+    with store.session("all", total_batches=None) as session:
+        session.ensure_plan(["a", "b"])
+        first = session.start_batch("a")
+        first.update_progress(phase=milepost.BatchPhase.DATA_SAVING, items_total=9)
+        first.count(network_requests=2)
+        first.attempt_failed(TimeoutError("slow"), 1.5)
+        first.begin_again()
+        first.complete()
+        session.start_batch("b").fail(ValueError("bad"))
+        session.complete()
+    store.retry("all")
+    store.restart("all")
+    out = run("log", "all", "-s", folder).out
+    for sentence in (
+        "plan sealed: 2 batches",
+        "a: progress: phase data_saving, 9 items in all",
+        "a: counted network_requests +2",
+        "a: attempt failed: TimeoutError: slow (timeout_error); next try in 1.5s",
+        "a: batch completed",
+        "b: batch failed: ValueError: bad (validation_error); trying again will not help",
+        "session ended",
+        "run ended: failed",
+        "put back: 1 batch, 0 items",
+        "begun anew",
+    ):
+        assert sentence in out

@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import os
+import re
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+import milepost
+from milepost import ItemStatus
+from support.commands import run, tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_json_has_all_that_is_promised(folder: Path, failed: str) -> None:
+    told = run("show", failed, "-s", folder, "--json").json
+    assert {
+        "name",
+        "status",
+        "reason",
+        "version",
+        "total_batches",
+        "batches",
+        "items",
+        "in_flight",
+        "last_error",
+        "writer",
+        "eta",
+        "statistics",
+        "executions",
+        "next_command",
+        "findings",
+        "damaged",
+        "backup_error",
+        "data",
+        "checkpoints",
+        "progress",
+        "store",
+    } <= told.keys()
+    assert told["name"] == "places"
+    assert told["status"] == "failed"
+    assert told["reason"] == "1 batch failed"
+    assert told["total_batches"] == 4
+    assert told["batches"] == {"pending": 0, "processing": 0, "completed": 3, "failed": 1}
+    assert told["items"] == {
+        "pending": 1,
+        "processing": 0,
+        "completed": 16,
+        "failed": 2,
+        "skipped": 0,
+    }
+    assert told["progress"] == 1.0
+    assert told["eta"] is None
+    assert told["damaged"] is False
+    assert told["findings"] == []
+    assert told["writer"]["pid"] == os.getpid()
+    assert told["writer"]["alive"] is False
+    assert told["statistics"]["items_processed"] == 16
+    assert told["statistics"]["items_failed"] == 2
+    assert told["executions"][-1]["outcome"] == "failed"
+    assert told["executions"][-1]["program"] == "milepost run places.py"
+    assert told["next_command"] == f"milepost run places.py --store {folder}"
+
+
+def test_times_in_json_are_utc(folder: Path, failed: str) -> None:
+    told = run("show", failed, "-s", folder, "--json").json
+    moment = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+    for time in (
+        told["created_at"],
+        told["updated_at"],
+        told["ended_at"],
+        told["writer"]["since"],
+        told["executions"][-1]["started_at"],
+        told["last_error"]["at"],
+    ):
+        assert moment.fullmatch(time)
+
+
+def test_an_interrupted_session_says_what_a_person_needs_at_night(
+    folder: Path, interrupted: str
+) -> None:
+    ran = run("show", interrupted, "-s", folder)
+    assert (ran.code, ran.err) == (0, "")
+    assert "crawl: interrupted, RuntimeError: the line was lost" in ran.out
+    assert "1 of 3 completed" in ran.out
+    assert "2 completed; 1 skipped" in ran.out
+    assert "last error  RuntimeError: the line was lost" in ran.out
+    assert "in flight   batch b1: item d" in ran.out
+    assert f"process {os.getpid()} on" in ran.out
+    assert ran.out.splitlines()[-1] == f"next        milepost run places.py --store {folder}"
+
+
+def test_in_flight_of_a_run_that_was_ended_by_an_exception(folder: Path, interrupted: str) -> None:
+    told = run("show", interrupted, "-s", folder, "--json").json
+    assert told["in_flight"] == [
+        {"batch": "b1", "batch_number": 1, "item": "d", "started_at": None}
+    ]
+    assert told["last_error"]["message"] == "RuntimeError: the line was lost"
+    assert told["data"] == {"cursor": 41}
+    assert [mark["name"] for mark in told["checkpoints"]] == ["page 7"]
+    assert told["eta"] is None or told["eta"]["at"] is None
+
+
+def test_a_session_that_is_being_written_says_so(store: milepost.Store, folder: Path) -> None:
+    with store.session("live", total_batches=2) as session:
+        batch = session.start_batch("b", items_total=10)
+        batch.update_items([(n, ItemStatus.COMPLETED) for n in range(5)])
+        batch.update_item("x", ItemStatus.PROCESSING)
+        told = run("show", "live", "-s", folder, "--json").json
+    assert told["status"] == "running"
+    assert told["writer"]["alive"] is True
+    assert [each["item"] for each in told["in_flight"]] == ["x"]
+    assert told["in_flight"][0]["started_at"] is not None
+    assert told["eta"]["remaining_seconds"] > 0
+    assert told["eta"]["at"] > told["updated_at"]
+    assert told["statistics"]["items_per_second"] > 0
+    assert told["executions"][-1]["items_processed"] == 5
+    assert told["next_command"] is None
+
+
+def test_a_killed_writer_is_seen_with_what_it_had_in_hand(
+    store: milepost.Store, folder: Path
+) -> None:
+    child = os.fork()
+    if child == 0:
+        session = store.session("dead", total_batches=1)
+        session.start_batch("b").update_item("x", ItemStatus.PROCESSING)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    told = run("show", "dead", "-s", folder, "--json").json
+    assert told["status"] == "interrupted"
+    assert told["reason"].endswith("died without a word with 1 item in hand")
+    assert [each["item"] for each in told["in_flight"]] == ["x"]
+    assert told["writer"] == told["writer"] | {"pid": child, "alive": False}
+
+
+def test_nothing_is_next_for_completed_work(store: milepost.Store, folder: Path) -> None:
+    with store.session("done", total_batches=0) as session:
+        session.complete()
+    told = run("show", "done", "-s", folder, "--json").json
+    assert told["status"] == "completed"
+    assert told["next_command"] is None
+    assert "next " not in run("show", "done", "-s", folder).out
+
+
+def test_retry_is_next_where_a_run_would_not_try_again(store: milepost.Store, folder: Path) -> None:
+    with store.session("two words", total_batches=1) as session:
+        session.start_batch("b").fail("no", recoverable=False)
+        session.complete()
+    told = run("show", "two words", "-s", folder, "--json").json
+    assert told["next_command"] == f"milepost retry 'two words' --store {folder}"
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [("crawl.py", "python crawl.py"), ("my-crawl", "my-crawl"), ("", None), ("-c", None)],
+)
+def test_the_next_command_is_what_ran_it_last(
+    program: str, expected: str | None, folder: Path
+) -> None:
+    with milepost.Store(folder, program=program).session("s", total_batches=1):
+        pass
+    told = run("show", "s", "-s", folder, "--json").json
+    assert told["status"] == "stopped"
+    assert told["next_command"] == expected
+
+
+def test_error_messages_cannot_act_on_the_terminal(folder: Path, failed: str) -> None:
+    for option in ("--failed", "--batches"):
+        ran = run("show", failed, "-s", folder, option)
+        assert "\x1b" not in ran.out
+    assert (
+        "TimeoutError: too \\x1b[31mslow (timeout_error)"
+        in run("show", failed, "-s", folder, "--failed").out
+    )
+
+
+def test_failed_lists_batches_and_items_with_why(folder: Path, failed: str) -> None:
+    told = run("show", failed, "-s", folder, "--failed", "--json").json
+    (batch,) = told["failures"]
+    assert batch["batch"] == "b3"
+    assert batch["recoverable"] is True
+    assert [(each["item"], each["type"], each["recoverable"]) for each in batch["items"]] == [
+        ("p-1", "timeout_error", True),
+        (7, "validation_error", False),
+    ]
+    assert "failures" not in run("show", failed, "-s", folder, "--json").json
+
+
+def test_batches_lists_what_was_begun(folder: Path, failed: str) -> None:
+    told = run("show", failed, "-s", folder, "--batches", "--json").json
+    assert [(each["key"], each["status"]) for each in told["batch_list"]] == [
+        ("b0", "completed"),
+        ("b1", "completed"),
+        ("b2", "completed"),
+        ("b3", "failed"),
+    ]
+    assert told["batch_list"][0]["label"] == "구 0"
+    assert told["batch_list"][3]["items_processed"] == 1
+    text = run("show", failed, "-s", folder, "--batches").out
+    assert re.search(r"^  0  b0  구 0  completed  5/5 items$", text, re.MULTILINE)
+    assert re.search(r"^  3  b3 +failed +1/4 items, 2 failed ", text, re.MULTILINE)
+
+
+def test_checkpoints_are_listed_newest_first(
+    folder: Path, store: milepost.Store, interrupted: str
+) -> None:
+    newest = store.save_checkpoint(interrupted, "batch_error", {"page": 8})
+    lines = run("show", interrupted, "-s", folder, "--checkpoints").out.splitlines()
+    at = lines.index("checkpoints, the newest first:")
+    assert lines[at + 1].split()[:2] == [newest, "batch_error"]
+    assert "page 7" in lines[at + 2]
+
+
+def test_data_alone_is_shown(store: milepost.Store, folder: Path) -> None:
+    store.save_state("settings", {"cursor": 41, "text": "지역"})
+    ran = run("show", "settings", "-s", folder)
+    assert ran.code == 0
+    assert 'data        {"cursor": 41, "text": "지역"}' in ran.out
+    assert run("show", "settings", "-s", folder, "--json").json["next_command"] is None
+
+
+def test_a_failing_backup_is_shown(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "backup").write_text("in the way")
+    config = milepost.StoreConfig(backup_path=str(tmp_path / "backup"))
+    with milepost.Store(folder, config=config).session("s", total_batches=1) as session:
+        session.start_batch("b").complete()
+        session.snapshot()
+    told = run("show", "s", "-s", folder, "--json").json
+    assert told["backup_error"]
+    assert "backup      FAILING: " in run("show", "s", "-s", folder).out
+
+
+def newest(folder: Path, kind: str, name: str) -> Path:
+    files = (folder / "sessions" / name / kind).iterdir()
+    return max(files, key=lambda file: int(file.name.split(".")[0]))
+
+
+def test_damage_made_good_by_a_backup_is_shown_and_is_12(folder: Path, failed: str) -> None:
+    snapshot = newest(folder, "snapshots", failed)
+    snapshot.write_bytes(snapshot.read_bytes()[:-1])
+    ran = run("show", failed, "-s", folder)
+    assert ran.code == 12
+    assert "16 completed" in ran.out
+    assert "found       DAMAGE: " in ran.out
+    assert "error: session 'places' has damaged files, but nothing that was ack" in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_damage_that_cost_acknowledged_work_shows_what_is_sure(folder: Path) -> None:
+    config = milepost.StoreConfig(backup_enabled=False)
+    store = milepost.Store(folder, config=config)
+    with store.session("s", total_batches=2) as session:
+        batch = session.start_batch("b")
+        session.snapshot()
+        batch.update_items([(n, ItemStatus.COMPLETED) for n in range(5)])
+        session.flush()
+        batch.complete()
+    newest(folder, "snapshots", "s").unlink()
+    journal = newest(folder, "journal", "s")
+    data = bytearray(journal.read_bytes())
+    data[len(data) // 2] ^= 1
+    journal.write_bytes(data)
+    ran = run("show", "s", "-s", folder, "--json")
+    assert ran.code == 12
+    assert ran.json["damaged"] is True
+    assert any(each["is_error"] for each in ran.json["findings"])
+    assert ran.json["next_command"] == f"milepost restore s {ran.json['version']} --store {folder}"
+    assert ran.error["type"] == "DamagedError"
+    assert ran.error["exit_code"] == 12
+    assert ran.json["next_command"] in ran.error["hint"]
+    accepted = run(*ran.json["next_command"].split()[1:])
+    assert accepted.code == 0
+    assert run("show", "s", "-s", folder).code == 0
+
+
+def test_a_session_without_any_readable_snapshot_is_12_and_no_traceback(
+    folder: Path, failed: str
+) -> None:
+    for file in folder.rglob("*.zst"):
+        file.write_bytes(b"nothing")
+    ran = run("show", failed, "-s", folder)
+    assert (ran.code, ran.out) == (12, "")
+    assert "error: no snapshot of this session can be read" in ran.err
+
+
+@pytest.mark.parametrize("words", [["show"], ["log"], ["list"]], ids=lambda words: words[0])
+def test_reading_changes_no_file(
+    words: list[str], folder: Path, failed: str, interrupted: str
+) -> None:
+    before = tree(folder)
+    for name in [] if words == ["list"] else [failed, interrupted]:
+        run(*words, name, "-s", folder)
+        run(*words, name, "-s", folder, "--json")
+    if words == ["list"]:
+        run("list", "-s", folder)
+    assert tree(folder) == before
+
+
+def test_reading_changes_no_file_of_a_live_writer(store: milepost.Store, folder: Path) -> None:
+    with store.session("live", total_batches=1) as session:
+        session.start_batch("b").update_item("x", ItemStatus.PROCESSING)
+        session.flush()
+        files = {path: at for path, at in tree(folder).items() if not path.endswith(".beat")}
+        for words in (["list"], ["show", "live"], ["log", "live"]):
+            assert run(*words, "-s", folder).code == 0
+        after = {path: at for path, at in tree(folder).items() if not path.endswith(".beat")}
+        assert after == files
+        session.start_batch("c").complete()

@@ -1,0 +1,381 @@
+"""Any bit of any file flipped, any file cut or deleted: noticed, never believed, never a traceback.
+
+- One damaged file loses nothing but what the live journal held behind the damage; without backups
+  also a checkpoint's data or the plan, which then raise.
+- What is shorter than it was says so by a finding. One case cannot be seen by anybody: a live
+  journal cut exactly between two records looks like one that was never longer.
+- A damaged marker refuses; it never looks like a new store.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+import signal
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+from support.faults import Faults, die, in_child
+from support.workload import DATA, WORK, Run, Seen, go_on, store_at, summary
+
+import milepost
+from milepost.journal import record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "fork"), reason="an unclean store is made by a process that is killed"
+)
+
+DONE = milepost.ItemStatus.COMPLETED
+FLIPS = int(os.environ.get("MILEPOST_TEST_FLIPS", "16"))
+CUTS = int(os.environ.get("MILEPOST_TEST_FILE_CUTS", "8"))
+"""How many bits and lengths of each file are tried; `make crash` asks for more."""
+
+
+class Sample(NamedTuple):
+    """A store, and what it holds.
+
+    Attributes:
+        path: Where it is.
+        has_backups: Whether backups are on.
+        states: What it held after each call, the last one last.
+        durable: How many of those are surely on the disk.
+        checkpoints: Ids and data.
+        versions: Version to what it holds.
+        live: The live journal.
+    """
+
+    path: str
+    has_backups: bool
+    states: list[Seen]
+    durable: int
+    checkpoints: dict[str, Any]
+    versions: dict[int, Seen]
+    live: str
+
+    @property
+    def store(self) -> milepost.Store:
+        return store_at(self.path, Faults(), config=_config(has_backups=self.has_backups))
+
+
+def _config(*, has_backups: bool) -> milepost.StoreConfig:
+    return milepost.StoreConfig(max_state_history=3, backup_enabled=has_backups)
+
+
+def make_sample(path: str, *, has_backups: bool) -> Sample:
+    """A store with every kind of file, whose last writer was killed with events behind a sync."""
+    known = f"{path}.pickle"
+
+    def body(_tell: Callable[[bytes], None]) -> None:
+        run = Run(path, Faults(), config=_config(has_backups=has_backups))
+        run.store.save_state(DATA, {"n": 1})
+        run.store.save_state(DATA, {"n": 2})
+        maker = _Maker(run, run.store.session(WORK))
+        maker.make()
+        with open(known, "wb") as file:
+            pickle.dump((maker.states, maker.durable, maker.checkpoints, maker.versions), file)
+        die()
+
+    assert in_child(body).signal == signal.SIGKILL
+    with open(known, "rb") as file:
+        states, durable, checkpoints, versions = pickle.load(file)
+    folder = f"{path}/sessions/{WORK}/journal"
+    live = max(os.listdir(folder), key=lambda name: int(name.split(".")[0]))
+    return Sample(
+        path, has_backups, states, durable, checkpoints, versions, f"sessions/{WORK}/journal/{live}"
+    )
+
+
+class _Maker:
+    def __init__(self, run: Run, session: milepost.Session) -> None:
+        self.run = run
+        self.session = session
+        self.states: list[Seen] = [summary(session.state)]
+        self.durable = 1
+        self.checkpoints: dict[str, Any] = {}
+        self.versions: dict[int, Seen] = {}
+
+    def then(self, act: Callable[[], Any], *, durable: bool = False) -> Any:
+        self.run.clock.advance(60)
+        result = act()
+        self.states.append(summary(self.session.state))
+        if durable:
+            self.durable = len(self.states)
+        return result
+
+    def mark(self, number: int) -> None:
+        data = {"page": number, "text": "x" * 100}
+        kind = milepost.CheckpointType.BATCH_PROGRESS
+        found = self.then(lambda: self.session.save_checkpoint(kind, data), durable=True)
+        self.checkpoints[found] = data
+
+    def save(self, *, by_hand: bool) -> None:
+        writer = self.session._writer
+        version = self.then(lambda: writer.snapshot(by_hand=by_hand), durable=True)
+        self.versions[version] = self.states[-1]
+        writer.back_up()
+
+    def make(self) -> None:
+        self.then(lambda: self.session.ensure_plan(["a", "b", "c"]), durable=True)
+        batch = self.then(lambda: self.session.start_batch("a"))
+        for number in range(4):
+            self.then(lambda n=number: batch.update_item(f"a-{n}", DONE))
+            if number < 3:
+                self.save(by_hand=number == 1)
+        self.mark(1)
+        self.then(batch.complete, durable=True)
+        self.session.close()
+        self.session = self.run.store.session(WORK)
+        self.versions = {
+            each.version: self.versions.get(
+                each.version, summary(self.run.store.load_progress(WORK, each.version))
+            )
+            for each in self.run.store.versions(WORK)
+        }
+        batch = self.then(lambda: self.session.start_batch("b"))
+        self.then(lambda: batch.update_item("b-1", DONE))
+        self.save(by_hand=False)
+        self.mark(2)
+        self.then(lambda: batch.update_item("b-2", milepost.ItemStatus.FAILED, "HTTP 420"))
+        self.then(lambda: self.session.set_data({"cursor": 41}), durable=True)
+        for number in range(3, 6):
+            self.then(lambda n=number: batch.update_item(f"b-{n}", DONE))
+        self.session._writer.sync_behind()
+        self.session._writer.sync_behind()  # the second writes the mark of the first
+        self.durable = len(self.states)
+        for number in range(6, 9):
+            self.then(lambda n=number: batch.update_item(f"b-{n}", DONE))
+        if self.session._writer.settings.backup_root is not None:
+            self.session._writer.back_up()
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["backups", "no-backups"])
+def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    path = str(tmp_path_factory.mktemp("damage") / "store")
+    return make_sample(path, has_backups=request.param)
+
+
+def files_of(path: str) -> list[str]:
+    found: list[str] = []
+    for folder, _, names in os.walk(path):
+        found += [os.path.relpath(os.path.join(folder, name), path) for name in names]
+    return sorted(found)
+
+
+def _damages(data: bytes, rng: random.Random) -> Iterator[tuple[str, bytes | None]]:
+    """What to put in place of a file: `None` to delete it."""
+    yield "deleted", None
+    bits = range(len(data) * 8)
+    for bit in sorted(rng.sample(bits, min(FLIPS, len(bits)))):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        yield f"bit {bit} flipped", bytes(changed)
+    lengths = sorted({0, 1, *rng.sample(range(max(1, len(data))), min(CUTS, max(1, len(data))))})
+    for length in lengths:
+        if length < len(data):
+            yield f"cut at {length}", data[:length]
+
+
+def _replace(path: str, data: bytes | None) -> None:
+    if data is None:
+        os.unlink(path)
+    else:
+        with open(path, "wb") as file:
+            file.write(data)
+
+
+class _Look:
+    """What the reading calls of a store say; anything but our own errors goes through."""
+
+    def __init__(self, sample: Sample) -> None:
+        store = sample.store
+        self.errors: list[milepost.MilepostError] = []
+        self.view = self._try(lambda: store.view(WORK))
+        self.state = self._try(lambda: store.load_progress(WORK))
+        self.data = self._try(lambda: store.load_state(WORK, default=None))
+        self.settings = self._try(lambda: store.load_state(DATA))
+        self.sessions = self._try(store.sessions)
+        self.marks = {
+            each: self._try(lambda e=each: store.load_checkpoint(e)) for each in sample.checkpoints
+        }
+        self.versions = {
+            each: self._try(lambda e=each: summary(store.load_progress(WORK, e)))
+            for each in sample.versions
+        }
+
+    def _try(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except milepost.MilepostError as error:
+            self.errors.append(error)
+            return error
+
+
+def _is_error(value: object) -> bool:
+    return isinstance(value, milepost.MilepostError)
+
+
+def _check_look(sample: Sample, path: str, what: str, changed: bytes | None) -> None:
+    look = _Look(sample)
+    right = sample.states[-1]
+    if path == "MILEPOST":
+        assert _is_error(look.view)
+        assert _is_error(look.sessions)
+        return
+    # One damaged file of one session never hides the other, nor keeps the list from coming.
+    assert [info.session_id for info in look.sessions] == [WORK, DATA] or {
+        info.session_id for info in look.sessions
+    } == {WORK, DATA}
+    is_other = path.startswith(f"sessions/{DATA}/") or f"/{DATA}/" in path
+    if not is_other:
+        assert look.settings == {"n": 2}
+    elif not _is_error(look.settings):
+        # Both versions of the other session were its newest once.
+        assert look.settings in ({"n": 1}, {"n": 2})
+    assert not _is_error(look.view), look.view
+    seen = summary(look.view.state)
+    assert summary(look.state) == seen
+    assert look.data == seen["data"]
+    if path == sample.live:
+        assert seen in sample.states
+        if seen != right and not _is_between_records(sample, changed):
+            assert look.view.findings, "a shorter state without a word"
+    else:
+        assert seen == right, look.view.findings
+    for each, data in look.marks.items():
+        is_it = each in path and not path.startswith("backups/")
+        assert data == sample.checkpoints[each] or (is_it and not sample.has_backups), what
+        assert data == sample.checkpoints[each] or _is_error(data)
+    for each, state in look.versions.items():
+        is_it = f"snapshots/{each}." in path and not path.startswith("backups/")
+        assert state == sample.versions[each] or (is_it and _is_error(state))
+
+
+def _is_between_records(sample: Sample, changed: bytes | None) -> bool:
+    """Whether the live journal now ends like one that was never longer."""
+    if changed is None or record.read_file_header(changed) is None:
+        return False
+    offset, chain = record.FILE_HEADER_BYTES, record.first_seed(changed)
+    while (found := record.next_record(changed, offset, chain)) is not None:
+        _, offset, chain = found
+    return offset == len(changed) and offset > record.FILE_HEADER_BYTES
+
+
+def test_every_kind_of_file_is_there(sample: Sample) -> None:
+    found = "\n".join(files_of(sample.path))
+    for kind in ("MILEPOST", "manifest.json", "/leases/", ".journal", "/segments/plan."):
+        assert kind in found
+    assert found.count(f"sessions/{WORK}/journal/") >= 3
+    assert found.count(f"sessions/{WORK}/snapshots/") >= 3
+    assert found.count(f"sessions/{WORK}/checkpoints/") == 2
+    assert ("backups/" in found) is sample.has_backups
+    _check_look(sample, "", "nothing", b"")
+    assert summary(sample.store.load_progress(WORK)) == sample.states[-1]
+
+
+def test_reading_with_any_file_damaged(sample: Sample) -> None:
+    for path in files_of(sample.path):
+        full = os.path.join(sample.path, path)
+        with open(full, "rb") as file:
+            data = file.read()
+        for what, changed in _damages(data, random.Random(path.count("/") + len(data))):
+            _replace(full, changed)
+            try:
+                _check_look(sample, path, what, changed)
+            except BaseException as error:
+                error.add_note(f"{path}: {what}, of {len(data)} bytes")
+                raise
+            finally:
+                _replace(full, data)
+
+
+def test_any_bit_of_the_marker(sample: Sample) -> None:
+    full = os.path.join(sample.path, "MILEPOST")
+    with open(full, "rb") as file:
+        data = file.read()
+    for bit in range(len(data) * 8):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        _replace(full, bytes(changed))
+        with pytest.raises(milepost.FormatError):
+            sample.store.check()
+    _replace(full, None)
+    for call in (sample.store.check, lambda: sample.store.session("new")):
+        with pytest.raises(milepost.NotAMilepostFileError):
+            call()
+    _replace(full, data)
+    sample.store.check()
+
+
+@pytest.mark.parametrize("has_backups", [True, False], ids=["backups", "no-backups"])
+def test_writing_with_any_file_damaged(tmp_path: Path, *, has_backups: bool) -> None:
+    pattern = make_sample(str(tmp_path / "pattern"), has_backups=has_backups)
+    count = len(files_of(pattern.path))
+    for index in range(count):
+        rng = random.Random(index)
+        for kind in ("deleted", "flipped", "cut"):
+            sample = make_sample(str(tmp_path / f"{index}-{kind}"), has_backups=has_backups)
+            path = files_of(sample.path)[index]
+            full = os.path.join(sample.path, path)
+            with open(full, "rb") as file:
+                data = file.read()
+            changes = [
+                changed for what, changed in _damages(data, rng) if kind in what and changed != b""
+            ]
+            if not changes:
+                continue
+            changed = rng.choice(changes)
+            _replace(full, changed)
+            try:
+                _check_writing(sample, path, changed)
+            except BaseException as error:
+                error.add_note(f"{path}: {kind}, {len(changed or b'')} of {len(data)} bytes left")
+                raise
+
+
+def _check_writing(sample: Sample, path: str, changed: bytes | None) -> None:
+    store = sample.store
+    if path == "MILEPOST":
+        with pytest.raises(milepost.FormatError):
+            store.session(WORK)
+        return
+    view = store.view(WORK)
+    try:
+        session = store.session(WORK)
+    except milepost.DamagedError:
+        assert view.is_lossy
+        _accept_loss(sample, store)
+        return
+    except milepost.MilepostError:
+        # Only the plan has no other copy where there are no backups.
+        assert "/segments/" in path
+        assert not sample.has_backups
+        return
+    with session:
+        assert not view.is_lossy
+        held = summary(session.state)
+        if path != sample.live:
+            assert held == sample.states[-1]
+        elif not _is_between_records(sample, changed):
+            assert sample.states.index(held) + 1 >= sample.durable, "durable work is lost silently"
+    go_on(store)
+    assert not [each for each in store.view(WORK).findings if each.rule == "manifest"]
+
+
+def _accept_loss(sample: Sample, store: milepost.Store) -> None:
+    """Restoring a version accepts the loss; the work goes on from there."""
+    version = max(sample.versions)
+    with pytest.raises(milepost.DamagedError, match="milepost restore"):
+        store.session(WORK)
+    made = store.restore(WORK, version)
+    assert made > version
+    assert not store.view(WORK).is_lossy
+    # Runs and checkpoints stay as they are known; the work is that of the version.
+    held, wanted = summary(store.load_progress(WORK)), dict(sample.versions[version])
+    wanted["checkpoints"] = held["checkpoints"]
+    assert held == wanted
+    go_on(store)
