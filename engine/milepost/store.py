@@ -17,7 +17,7 @@ import threading
 import uuid
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
 
 import msgspec
 
@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from milepost.types import CheckpointType, Durability
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 MARKER: Final = "MILEPOST"
 SESSIONS: Final = "sessions"
@@ -379,6 +380,7 @@ class Store:
         accept_loss: bool = False,
     ) -> Session:
         self._give_way(site)
+        self._directory.settle(("", SESSIONS))
         writer = Writer(
             site,
             Settings(durability, self.tracker, self.config, self._backup_root(), self._clock),
@@ -562,6 +564,16 @@ class Store:
             return history.load_version(self._files(site), version)[1]
         return history.load_live(self._files(site)).state
 
+    @overload
+    def load_state(self, name: str, *, version: int | None = None, type: type[T]) -> T: ...
+    @overload
+    def load_state(
+        self, name: str, *, version: int | None = None, type: type[T], default: D
+    ) -> T | D: ...
+    @overload
+    def load_state(
+        self, name: str, *, version: int | None = None, type: None = None, default: Any = ...
+    ) -> Any: ...
     def load_state(
         self,
         name: str,
@@ -593,6 +605,10 @@ class Store:
         """The checkpoints of a session, the newest first."""
         return list(reversed(self.load_progress(name).checkpoints))
 
+    @overload
+    def load_checkpoint(self, id: str, *, type: type[T]) -> T: ...
+    @overload
+    def load_checkpoint(self, id: str, *, type: None = None) -> Any: ...
     def load_checkpoint(
         self, id: str, *, type: type[T] | None = None
     ) -> Any:  # the words of the public face

@@ -136,7 +136,7 @@ class Loop(Items[T]):
                 session.set_total_batches(1)
             elif self._when_complete == "error":
                 raise UnfinishedError(
-                    notices.complete_line(session), hint=f"milepost restart {self._name}"
+                    notices.complete_line(session), hint=notices.command(session, "restart")
                 )
         if not self._quiet:
             notices.say_start(session, in_items=True)
@@ -227,7 +227,7 @@ class Loop(Items[T]):
                 f" {sums.total_items_processed:,} completed"
             )
             if self.waiting:
-                self._say(notices.waiting_line(self._name, self.waiting, "item"))
+                self._say(notices.waiting_line(session, self.waiting, "item"))
         else:
             done = notices.counted(sums.total_items_processed, "item")
             self._say(f"{self._name}: complete, {done}")

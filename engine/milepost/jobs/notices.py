@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from typing import TYPE_CHECKING, Final
 
 from milepost.clock import utc
 from milepost.model.estimate import batch_counts, item_counts
+from milepost.store import resolve_path
 
 if TYPE_CHECKING:
     from milepost.session.session import Session
@@ -63,16 +65,23 @@ def start_line(session: Session, *, in_items: bool) -> str:
     return f"{session.name}: resumed{died} with {done}{extra}, from {session.store_path}"
 
 
+def command(session: Session, verb: str) -> str:
+    """The command to type, with the store where it would not be found by itself."""
+    where = session.store_path
+    store = "" if resolve_path() == where else f" --store {shlex.quote(where)}"
+    return f"milepost {verb} {shlex.quote(session.name)}{store}"
+
+
 def complete_line(session: Session) -> str:
     """What a run of a completed session says."""
     since = session.live.ended_ns or session.live.updated_ns
     return (
         f"{session.name}: complete since {utc(since):%Y-%m-%d %H:%M:%S} UTC;"
-        f" to do it all again: milepost restart {session.name}"
+        f" to do it all again: {command(session, 'restart')}"
     )
 
 
-def waiting_line(name: str, count: int, word: str) -> str:
+def waiting_line(session: Session, count: int, word: str) -> str:
     """What a run says of failures that it does not try again by itself."""
     what = counted(count, f"failed {word}")
-    return f"{name}: {what} left as is; to try again: milepost retry {name}"
+    return f"{session.name}: {what} left as is; to try again: {command(session, 'retry')}"

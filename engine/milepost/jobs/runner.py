@@ -120,7 +120,7 @@ class Runner:
             ended = False
         elif ended and self._when_complete == "error":
             raise UnfinishedError(
-                notices.complete_line(session), hint=f"milepost restart {session.name}"
+                notices.complete_line(session), hint=notices.command(session, "restart")
             )
         if not self._quiet:
             notices.say_start(session, in_items=False)
@@ -145,7 +145,7 @@ class Runner:
     def _nothing_to_do(self, session: Session) -> JobResult:
         if session.live.failed_batches:
             count = len(session.live.failed_batches)
-            self._say(notices.waiting_line(session.name, count, "batch"))
+            self._say(notices.waiting_line(session, count, "batch"))
         else:
             self._say(notices.complete_line(session))
         return self._result(session, did_nothing=True)
@@ -298,7 +298,7 @@ class Runner:
             self._say(f"{session.name}: failed: {key}: {reason:.200}")
         left = len(result.failures) - len(session.recoverable())
         if left:
-            self._say(notices.waiting_line(session.name, left, "batch"))
+            self._say(notices.waiting_line(session, left, "batch"))
 
     def _say(self, line: str) -> None:
         if not self._quiet:

@@ -299,7 +299,8 @@ def _fold_journals(folder: LocalDirectory, listing: _Listing, loaded: Loaded) ->
         except StorageError as error:
             _note(loaded, "unreadable-journal", name.path, str(error), lossy=True)
             return
-        _judge_tail(loaded, part, is_tip=is_tip)
+        if through is None or through > state.sequence:
+            _judge_tail(loaded, part, is_tip=is_tip)
         if part.opened is None:
             if through is not None and through > state.sequence:
                 _note_gap(loaded, name.path, state.sequence, through)
@@ -360,6 +361,8 @@ def _joins(before: Replay | None, part: Replay) -> bool:
 
 def _judge_tail(loaded: Loaded, part: Replay, *, is_tip: bool) -> None:
     path = part.name.path
+    # Numbers that were given out are not given out again, also where their events are lost.
+    loaded.highest = max(loaded.highest, part.synced_through)
     if part.tail is Tail.TORN and is_tip:
         _note(
             loaded,
@@ -429,14 +432,18 @@ def _miss_listed_files(
     own = {name.name for name in versions.names(folder)}
     for version in manifest.versions:
         name = f"{version.get('version')}.{version.get('sequence')}.{version.get('epoch')}.zst"
-        if name not in own:
-            loaded.findings.append(
-                Finding(
-                    rule="missing-snapshot",
-                    path=f"{versions.FOLDER}/{name}",
-                    message=f"snapshot {name} is missing",
-                )
+        snapshot = versions.parse_name(name)
+        if snapshot is None or name in own:
+            continue
+        loaded.version = max(loaded.version, snapshot.version)
+        loaded.highest = max(loaded.highest, snapshot.sequence)
+        loaded.findings.append(
+            Finding(
+                rule="missing-snapshot",
+                path=f"{versions.FOLDER}/{name}",
+                message=f"snapshot {name} is missing",
             )
+        )
 
 
 def first_event(loaded: Loaded) -> SessionCreated:

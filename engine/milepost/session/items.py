@@ -145,8 +145,18 @@ class Items(Generic[T]):
             self._unmet = recorded.done | recorded.finished.keys() | recorded.open.keys()
         if self._total is None and isinstance(self._given, Sized):
             self._total = len(self._given)
+        self._tell_total(batch)
         self._source = iter(self._given)
         return batch
+
+    def _tell_total(self, batch: Batch) -> None:
+        """Record how many items there are, where that is news in a batch that runs."""
+        active = batch.session.live.active_batches.get(batch.number)
+        if active is None or self._total is None or active.items_total == self._total:
+            return
+        # A loop begins its run with the first item, and tells the total then.
+        if batch.session.executing:
+            batch.update_progress(items_total=self._total)
 
     def _next_to_do(self, batch: Batch, source: Iterator[T]) -> tuple[Key, T] | None:
         """The next item that is to be run, or `None` when there is no more."""

@@ -160,6 +160,10 @@ class Writer:
             )
         # The lease before the look: a writer elsewhere is told before we believe its journal.
         self._take_lease(history.highest_epoch(self._files(before)), uid)
+        # Names that a killed writer left in memory alone: we are about to build on them.
+        self._folder.settle(
+            ("", record.FOLDER, versions.FOLDER, segments.FOLDER, checkpoints.FOLDER)
+        )
         loaded = history.load(self._files(before))
         if loaded.state.session_id != self.site.name:
             raise FormatError(

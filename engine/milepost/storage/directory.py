@@ -26,6 +26,8 @@ from milepost.errors import DurabilityLostError, StorageError, StorageFullError
 from milepost.storage.syscalls import OperatingSystem, Syscalls
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from typing_extensions import Buffer
 
 logger = logging.getLogger("milepost.storage")
@@ -458,6 +460,15 @@ class LocalDirectory:
     def sync_folder(self, path: str = "") -> None:
         """Make the names in a folder durable."""
         self._sync_folder(self.full(path))
+
+    def settle(self, paths: Iterable[str]) -> None:
+        """Make the names in these folders durable, where a killed process may not have come to it.
+
+        Without this, what is built on such a name goes with it at a power cut.
+        """
+        for path in paths:
+            if os.path.isdir(self.full(path)):
+                self.sync_folder(path)
 
     def _sync_folder(self, full: str) -> None:
         try:

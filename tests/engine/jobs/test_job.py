@@ -139,7 +139,7 @@ def test_failed_batches_come_last_in_three_runs_and_then_wait_for_retry(
     assert [run(job).exit_code for _ in range(3)] == [3, 3, 3]
     assert seen == ["a", "b", "c", "a", "a"]
     assert job.run().did_nothing
-    assert "milepost retry work" in capsys.readouterr().err
+    assert f"milepost retry work --store {tmp_path}" in capsys.readouterr().err
     failed = view(tmp_path).state.failed_batches[0]
     assert failed.retry_count == 3
     assert failed.error_type is milepost.BatchErrorType.NETWORK_ERROR

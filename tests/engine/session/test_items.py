@@ -52,5 +52,5 @@ def test_what_is_done_already_counts_too_when_work_goes_on(store: Store) -> None
 def list_by_loop(items: milepost.Items[int]) -> list[int]:
     found: list[int] = []
     for item in items:
-        found.append(item)  # noqa: PERF402 - list() is refused, and so it should be
+        found.append(item)
     return found
