@@ -40,7 +40,7 @@ format: $(VENV)/.checks
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.checks
+bench: $(VENV)/.runs
 	$(BIN)/python tests/bench/bench.py
 
 clean:

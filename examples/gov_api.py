@@ -337,7 +337,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class names it
+    def log_message(self, format: str, *args: Any) -> None:
         """Logs a request as the base class does, if that was asked for."""
         if self._api.verbose:
             super().log_message(format, *args)

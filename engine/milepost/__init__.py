@@ -71,13 +71,13 @@ from milepost.session.contents import plain
 from milepost.session.items import Items
 from milepost.session.session import Session
 from milepost.session.subscription import Subscription
+from milepost.session.view import View
 from milepost.snapshots.versions import VersionInfo
 from milepost.store import (
     CleanupResult,
     RetryResult,
     SessionInfo,
     Store,
-    View,
     read_file,
     resolve_path,
 )

@@ -10,14 +10,12 @@ Source: FORMAT.md, "Store".
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import sys
 import threading
-import uuid
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
 
 import msgspec
 
@@ -33,18 +31,17 @@ from milepost.errors import (
     SessionNotFoundError,
     StorageError,
     StoreNotFoundError,
-    UnsupportedVersionError,
 )
-from milepost.model import events as e
-from milepost.model import fold
-from milepost.model.state import CheckpointInfo, SessionState
-from milepost.model.status import Judgement, SessionStatus, judge
+from milepost.model.retrying import choose_failed
+from milepost.model.status import SessionStatus
 from milepost.session import contents, history
+from milepost.session.creation import create_session
 from milepost.session.registry import find
 from milepost.session.session import Policy, Session
+from milepost.session.view import View, look
 from milepost.session.writer import Settings, Site, Writer
-from milepost.snapshots import backups, checkpoints, manifest, retention, versions
-from milepost.storage import frame
+from milepost.snapshots import backups, checkpoints, retention, versions
+from milepost.storage import frame, marker
 from milepost.storage import lease as leases
 from milepost.storage.directory import LocalDirectory
 from milepost.storage.host import this_process
@@ -52,7 +49,6 @@ from milepost.storage.names import check_name, folder_name, is_hashed, session_n
 from milepost.storage.values import convert_value, plain_value
 from milepost.types import (
     BatchErrorType,
-    ItemStatus,
     Key,
     RecoveryConfig,
     SessionKind,
@@ -65,17 +61,17 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
     from milepost.model.events import BatchEvent
+    from milepost.model.state import CheckpointInfo, SessionState
     from milepost.snapshots.versions import VersionInfo
     from milepost.types import CheckpointType, Durability
 
 T = TypeVar("T")
 D = TypeVar("D")
 
-MARKER: Final = "MILEPOST"
+MARKER: Final = marker.NAME
 SESSIONS: Final = "sessions"
 CLEANED: Final = "cleaned"
 DEFAULT_NAME: Final = ".milepost"
-FORMAT_VERSION: Final = 1
 _MISSING: Final[Any] = object()
 _DURABILITIES: Final = ("buffered", "process", "disk")
 
@@ -124,28 +120,6 @@ class RetryResult(msgspec.Struct, frozen=True, kw_only=True):
 
     batches: list[str]
     items: int
-
-
-class View(NamedTuple):
-    """A session as it is read, without a lock.
-
-    Attributes:
-        state: All that is known.
-        judgement: Status and reason.
-        findings: What was met while it was read.
-        is_lossy: Whether acknowledged work is missing.
-        version: Its newest version.
-        writer: The latest writer: host, pid, since, epoch, and whether it lives.
-        backup_error: What was last wrong with the backup.
-    """
-
-    state: SessionState
-    judgement: Judgement
-    findings: list[Any]
-    is_lossy: bool
-    version: int
-    writer: dict[str, Any] | None
-    backup_error: str
 
 
 def resolve_path(path: str | os.PathLike[str] | None = None) -> str:
@@ -244,7 +218,7 @@ class Store:
                 f"there is no store at {self.path}",
                 hint="name one with --store or $MILEPOST_STORE, or run a job to make one",
             )
-        _read_marker(self._directory.read(MARKER, size_bytes_max=4096))
+        marker.decode_marker(self._directory.read(MARKER, size_bytes_max=marker.BYTES_MAX))
 
     def _ensure(self) -> None:
         if self.exists():
@@ -257,10 +231,9 @@ class Store:
                 f"{self.path} is a folder with other things in it, not a store",
                 hint="name an empty or a new folder",
             )
-        marker = _write_marker(self._clock.now_ns())
         directory.make_folders()
         try:
-            directory.publish(MARKER, marker)
+            directory.publish(MARKER, marker.encode_marker(self._clock.now_ns()))
         except StorageError:
             if not directory.exists(MARKER):
                 raise
@@ -325,51 +298,23 @@ class Store:
         self._ensure()
         self._clean_if_due()
         if site.folder.stat() is None:
-            self._create(site, SessionKind.WORK, [])
+            self._create(site, SessionKind.WORK)
         session = self._open(site, durability, execute=execute)
-        if total_batches is not None:
-            session.set_total_batches(total_batches)
+        try:
+            if total_batches is not None:
+                session.set_total_batches(total_batches)
+        except BaseException:
+            session.close()
+            raise
         return session
 
-    def _create(self, site: Site, kind: SessionKind, data: list[Any]) -> None:
-        """Make a session's folder whole under another name, then give it its own at once."""
-        temporary = self._directory.folder(f"{SESSIONS}/.{uuid.uuid4().hex}.tmp")
-        temporary.make_folders("leases")
-        now_ns = self._clock.now_ns()
-        uid = uuid.uuid4().hex
-        state = fold.new_state(
-            e.SessionCreated(1, now_ns, e.NO_BATCH, site.name, uid, kind, self.tracker.item_cap)
+    def _create(self, site: Site, kind: SessionKind, *data: Any) -> None:
+        create_session(
+            self._directory.folder(SESSIONS), site, self._settings("process"), kind, data
         )
-        for each in data:
-            state = fold.apply(state, e.DataSet(state.sequence + 1, now_ns, e.NO_BATCH, each))
-        status = temporary.stat()
-        process = this_process()
-        lease = leases.Lease(
-            epoch=1,
-            session=site.name,
-            session_uid=uid,
-            lineage=uuid.uuid4().hex,
-            host=process.host,
-            boot_id=process.boot_id,
-            pid=process.pid,
-            process_started=process.process_started,
-            folder_inode=status.inode if status else 0,
-            taken_at_ns=now_ns,
-        )
-        temporary.create_whole(leases.lease_path(1), leases.encode_lease(lease))
-        versions.write(
-            temporary,
-            state,
-            name=versions.SnapshotName(1, state.sequence, 1),
-            created_ns=now_ns,
-            by_hand=bool(data),
-            restored_from=None,
-            parents=(),
-            level=frame.LEVEL_HOT if self.config.enable_compression else frame.LEVEL_NONE,
-        )
-        source = f"{SESSIONS}/{os.path.basename(temporary.root)}"
-        if not self._directory.rename_folder(source, f"{SESSIONS}/{site.folder_name}"):
-            self._directory.remove_folder(source)  # another process was quicker, and as good
+
+    def _settings(self, durability: Durability) -> Settings:
+        return Settings(durability, self.tracker, self.config, self._backup_root(), self._clock)
 
     def _open(
         self,
@@ -381,10 +326,7 @@ class Store:
     ) -> Session:
         self._give_way(site)
         self._directory.settle(("", SESSIONS))
-        writer = Writer(
-            site,
-            Settings(durability, self.tracker, self.config, self._backup_root(), self._clock),
-        )
+        writer = Writer(site, self._settings(durability))
         writer.open(accept_loss=accept_loss)
         try:
             return Session(writer, self._policy, execute=execute)
@@ -433,7 +375,7 @@ class Store:
         site = self._site(name)
         self._ensure()
         if site.folder.stat() is None:
-            self._create(site, SessionKind.DATA, [plain])
+            self._create(site, SessionKind.DATA, plain)
             return 1
         with self._writing(name) as session:
             session.set_data(plain)
@@ -471,7 +413,13 @@ class Store:
         not recoverable. Errors: `LookupError` for a key of nothing that failed.
         """
         with self._writing(name) as session:
-            return _retry(session, None if keys is None else list(keys), error_type)
+            live = session.live
+            chosen = choose_failed(live, None if keys is None else list(keys), error_type)
+            labels = [live.failed_batches[number].batch_id for number in chosen.batches]
+            if chosen.batches or chosen.items:
+                session.put_back(chosen.batches, chosen.items)
+            count = sum(len(each) for each in chosen.items.values())
+            return RetryResult(batches=labels, items=count)
 
     def restore(self, name: str, version: int) -> int:
         """Make an older version the state again, as a new version; return its number.
@@ -533,29 +481,7 @@ class Store:
     def view(self, name: str) -> View:
         """All that is known of a session, read without a lock."""
         site = self._existing(name)
-        loaded = history.load_live(self._files(site))
-        if loaded.state.session_id != site.name:
-            raise FormatError(
-                f"the folder of session {site.name!r} holds session {loaded.state.session_id!r}",
-                path=f"{SESSIONS}/{site.folder_name}",
-                hint="it was renamed or copied by hand; give it back its own name",
-            )
-        mine = find(site.folder.root)
-        is_live = mine is not None or leases.WriterLock(site.folder).held_elsewhere()
-        if is_live:
-            # It may have ended between the two looks; then the second one tells.
-            loaded = history.load_live(self._files(site))
-        lease = leases.newest_lease(site.folder)
-        manifest_error = mine.backup_error if mine is not None else _backup_error(site)
-        return View(
-            state=loaded.state,
-            judgement=judge(loaded.state, is_live=is_live),
-            findings=loaded.findings,
-            is_lossy=loaded.is_lossy,
-            version=loaded.base.version,
-            writer=None if lease is None else _writer_of(lease, is_live=is_live),
-            backup_error=manifest_error,
-        )
+        return look(site, self._files(site))
 
     def load_progress(self, name: str, version: int | None = None) -> SessionState:
         """The state of a session, its journal included, or that of one version."""
@@ -700,106 +626,6 @@ class Store:
         if stamp is not None:
             with contextlib.suppress(MilepostError):
                 self.cleanup()
-
-
-def _retry(
-    session: Session, keys: list[Key] | None, error_type: BatchErrorType | None
-) -> RetryResult:
-    state = session.live
-    batches: list[int] = []
-    items: dict[int, list[Key]] = {}
-    wanted = None if keys is None else set(keys)
-    met: set[Key] = set()
-    for number, failed in sorted(state.failed_batches.items()):
-        whole = wanted is None or failed.batch_id in wanted
-        chosen: list[Key] = []
-        for item in failed.partial_progress.open.values():
-            if item.status is not ItemStatus.FAILED:
-                continue
-            right_type = error_type is None or item.error_type is error_type
-            if right_type and (whole or (wanted is not None and item.item_id in wanted)):
-                chosen.append(item.item_id)
-        met.update(chosen)
-        right = error_type is None or failed.error_type is error_type
-        if chosen or (whole and right):
-            batches.append(number)
-            met.add(failed.batch_id)
-            items[number] = chosen
-    for number, active in sorted(state.active_batches.items()):
-        chosen = [
-            item.item_id
-            for item in active.open.values()
-            if item.status is ItemStatus.FAILED
-            and (error_type is None or item.error_type is error_type)
-            and (wanted is None or item.item_id in wanted or active.batch_id in wanted)
-        ]
-        if chosen:
-            items[number] = chosen
-            met.update([*chosen, active.batch_id])
-    unmet = [key for key in keys or [] if key not in met]
-    if unmet:
-        raise SessionNotFoundError(
-            f"nothing that failed in session {session.name!r} has the key {unmet[0]!r}",
-            hint=f"see what failed: milepost show {session.name!r} --failed",
-        )
-    labels = [state.failed_batches[number].batch_id for number in batches]
-    if batches or items:
-        session.put_back(batches, items)
-    return RetryResult(batches=labels, items=sum(len(each) for each in items.values()))
-
-
-def _backup_error(site: Site) -> str:
-    found = manifest.read(site.folder)
-    return found.backup if found is not None else ""
-
-
-def _writer_of(lease: leases.Lease, *, is_live: bool) -> dict[str, Any]:
-    return {
-        "host": lease.host,
-        "pid": lease.pid,
-        "since": datetime.fromtimestamp(lease.taken_at_ns / 1e9, UTC),
-        "epoch": lease.epoch,
-        "alive": is_live,
-    }
-
-
-def _write_marker(now_ns: int) -> bytes:
-    created = datetime.fromtimestamp(now_ns // 1_000_000_000, UTC)
-    text = (
-        "This folder is a milepost store. Copying it copies the work.\n"
-        f"format: {FORMAT_VERSION}\n"
-        f"id: {uuid.uuid4().hex}\n"
-        f"created: {created:%Y-%m-%dT%H:%M:%SZ}\n"
-    )
-    return f"{text}checksum: {_marker_checksum(text)}\n".encode()
-
-
-def _marker_checksum(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def _read_marker(data: bytes) -> dict[str, str]:
-    try:
-        text, _, rest = data.decode().partition("checksum: ")
-        fields = dict(line.split(": ", 1) for line in text.splitlines()[1:])
-        if rest != _marker_checksum(text) + "\n":
-            raise ValueError("the checksum does not match")
-        number = int(fields["format"])
-    except (UnicodeDecodeError, ValueError, KeyError) as error:
-        raise FormatError(
-            f"{MARKER} is damaged: {error}",
-            path=MARKER,
-            hint=f"copy {MARKER} back from where the folder came from",
-        ) from error
-    if number > FORMAT_VERSION:
-        raise UnsupportedVersionError(
-            f"this store is of format {number}; this milepost reads up to {FORMAT_VERSION}",
-            path=MARKER,
-            found=number,
-            supported=FORMAT_VERSION,
-            hint="install a newer milepost",
-        )
-    return fields
 
 
 def read_file(path: str | os.PathLike[str]) -> Iterator[Any]:

@@ -29,6 +29,11 @@ def test_a_path_may_be_relative_to_the_store(folder: Path, failed: str) -> None:
     assert json.loads(ran.out)["lease"]["session"] == failed
 
 
+def test_the_marker_of_the_store_can_be_looked_at(folder: Path, failed: str) -> None:
+    ran = run("cat", "MILEPOST", "-s", folder, "--json")
+    assert (ran.code, ran.json["marker"]["format"]) == (0, "1")
+
+
 def test_a_snapshot_shows_its_header_and_its_state(folder: Path, failed: str) -> None:
     (file,) = (folder / "sessions" / failed / "snapshots").glob("1.*.zst")
     header, body = map(json.loads, run("cat", file, "--json").out.splitlines())

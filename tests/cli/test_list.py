@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import milepost
 from support.commands import run
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import milepost
 
 
 def test_one_line_a_session_the_latest_first(folder: Path, failed: str, interrupted: str) -> None:

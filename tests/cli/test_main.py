@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import pytest
@@ -16,9 +16,13 @@ from milepost_cli import main as main_module
 from milepost_cli.main import COMMANDS, cli
 from support.commands import ROOT, run, start
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 def command_of(name: str) -> click.Command:
-    return importlib.import_module(f"milepost_cli.commands.{name}").command
+    command: click.Command = importlib.import_module(f"milepost_cli.commands.{name}").command
+    return command
 
 
 def test_every_command_has_a_file_and_every_file_a_command() -> None:

@@ -56,7 +56,7 @@ def test_it_runs_the_job_and_running_again_does_nothing(here: Path, store: milep
     write(here / "places.py", GOOD)
     ran = run("run", "places.py", "-s", store.path)
     assert ran.code == 0
-    assert ran.out.split() == "a 0 a 1 a 2 b 0 b 1 b 2".split()
+    assert ran.out.split() == ["a", "0", "a", "1", "a", "2", "b", "0", "b", "1", "b", "2"]
     assert "places: NEW in" in ran.err
     assert "places: complete, 2 batches, 6 items" in ran.err
     again = run("run", "places.py", "-s", store.path)

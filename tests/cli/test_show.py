@@ -9,7 +9,7 @@ import pytest
 
 import milepost
 from milepost import ItemStatus
-from support.commands import run, tree
+from support.commands import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -285,28 +285,3 @@ def test_a_session_without_any_readable_snapshot_is_12_and_no_traceback(
     ran = run("show", failed, "-s", folder)
     assert (ran.code, ran.out) == (12, "")
     assert "error: no snapshot of this session can be read" in ran.err
-
-
-@pytest.mark.parametrize("words", [["show"], ["log"], ["list"]], ids=lambda words: words[0])
-def test_reading_changes_no_file(
-    words: list[str], folder: Path, failed: str, interrupted: str
-) -> None:
-    before = tree(folder)
-    for name in [] if words == ["list"] else [failed, interrupted]:
-        run(*words, name, "-s", folder)
-        run(*words, name, "-s", folder, "--json")
-    if words == ["list"]:
-        run("list", "-s", folder)
-    assert tree(folder) == before
-
-
-def test_reading_changes_no_file_of_a_live_writer(store: milepost.Store, folder: Path) -> None:
-    with store.session("live", total_batches=1) as session:
-        session.start_batch("b").update_item("x", ItemStatus.PROCESSING)
-        session.flush()
-        files = {path: at for path, at in tree(folder).items() if not path.endswith(".beat")}
-        for words in (["list"], ["show", "live"], ["log", "live"]):
-            assert run(*words, "-s", folder).code == 0
-        after = {path: at for path, at in tree(folder).items() if not path.endswith(".beat")}
-        assert after == files
-        session.start_batch("c").complete()

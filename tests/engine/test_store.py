@@ -168,12 +168,12 @@ def test_sessions_without_a_marker_are_a_damaged_store_and_not_a_new_one(tmp_pat
 
 
 def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
-    from milepost.store import _marker_checksum
+    from milepost.storage.marker import marker_checksum
 
     fill(Store(tmp_path / "s"))
     marker = tmp_path / "s" / "MILEPOST"
     text = marker.read_text().partition("checksum")[0].replace("format: 1", "format: 2")
-    marker.write_text(f"{text}checksum: {_marker_checksum(text)}\n")
+    marker.write_text(f"{text}checksum: {marker_checksum(text)}\n")
     with pytest.raises(milepost.UnsupportedVersionError, match="format 2"):
         Store(tmp_path / "s").sessions()
 

@@ -19,12 +19,15 @@ import threading
 import traceback
 from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn, TypeAlias
 
+from milepost.session.registry import unregister
 from milepost.storage.syscalls import OperatingSystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import Buffer
+
+    from milepost import Session
 
 Fault: TypeAlias = Literal["crash", "torn", "eio", "enospc"]
 
@@ -467,3 +470,18 @@ def in_child(body: Callable[[Callable[[bytes], None]], None]) -> Ended:
     if os.WIFSIGNALED(status):
         return Ended(bytes(told), os.WTERMSIG(status), 0)
     return Ended(bytes(told), 0, os.waitstatus_to_exitcode(status))
+
+
+def abandon(session: Session) -> None:
+    """What a kill leaves of a session, without ending this process: nothing is written any more,
+    and what the system takes back from a dead process is taken back.
+    """
+    writer = session._writer
+    writer._closed = writer._attention = True
+    if writer._keeper is not None:
+        writer._keeper.stop()
+    if writer._journal is not None:
+        writer._journal._file.close()
+    writer._heartbeat.close()
+    writer._writer_lock.release()
+    unregister(writer.folder.root, session)

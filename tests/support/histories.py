@@ -15,7 +15,6 @@ from milepost.model import fold
 from milepost.types import (
     BatchErrorType,
     BatchPhase,
-    BatchStatus,
     CheckpointType,
     ItemStatus,
     Key,
@@ -151,6 +150,16 @@ class Story:
         return self.happen(e.Restarted, e.NO_BATCH)
 
 
+def folded(events: list[e.BatchEvent]) -> SessionState:
+    """The state after all of them."""
+    first = events[0]
+    assert isinstance(first, e.SessionCreated)
+    state = fold.new_state(first)
+    for event in events[1:]:
+        state = fold.apply(state, event)
+    return state
+
+
 class History(NamedTuple):
     """A random history.
 
@@ -200,15 +209,15 @@ def _stop(draw: st.DrawFn, story: Story, done: dict[int, set[Key]], *, look: boo
 
 def _total(draw: st.DrawFn, story: Story, done: dict[int, set[Key]], *, look: bool) -> bool:
     if not look:
-        least = max(story.state.planned, *(number + 1 for number in [-1, *_begun(story)]))
-        story.total(draw(st.none() | st.integers(least, least + 3)))
+        story.total(draw(st.none() | st.integers(0, 12)))
     return True
 
 
 def _plan(draw: st.DrawFn, story: Story, done: dict[int, set[Key]], *, look: bool) -> bool:
     if not look:
         story.plan(draw(st.integers(0, 3)))
-    return True
+    # A batch begun by hand must not have a number that the plan would give away.
+    return max(_begun(story), default=-1) < story.state.planned
 
 
 def _start(draw: st.DrawFn, story: Story, done: dict[int, set[Key]], *, look: bool) -> bool:
@@ -219,7 +228,7 @@ def _start(draw: st.DrawFn, story: Story, done: dict[int, set[Key]], *, look: bo
         story.start(
             number,
             label=draw(messages),
-            payload=draw(st.none() | st.dictionaries(st.text(max_size=3), st.integers())),
+            payload=draw(st.none() | st.dictionaries(st.text(max_size=3), st.integers(0, 9))),
             items_total=draw(st.none() | st.integers(0, 20)),
             keeps_items=draw(st.booleans()),
         )
@@ -366,10 +375,11 @@ def _active(story: Story, *, counted: bool) -> list[int]:
 
 def _begun(story: Story) -> list[int]:
     state = story.state
-    return [number for number in range(8) if state.batch_status(number) is not None] + [
-        number
-        for number in range(8)
-        if state.batch_status(number) is BatchStatus.PENDING and number in state.pending_batches
+    return [
+        *state.completed_batches,
+        *state.active_batches,
+        *state.failed_batches,
+        *state.pending_batches,
     ]
 
 

@@ -369,8 +369,22 @@ def _item_cap_changed(state: SessionState, event: e.ItemCapChanged) -> SessionSt
 
 
 def _total_batches_set(state: SessionState, event: e.TotalBatchesSet) -> SessionState:
-    state.total_batches = event.total_batches
+    if event.total_batches is None:
+        state.total_batches = None
+    else:
+        # What is planned or was begun is there, whatever somebody says later.
+        state.total_batches = max(event.total_batches, state.planned, _highest_begun(state) + 1)
     return state
+
+
+def _highest_begun(state: SessionState) -> int:
+    groups = (
+        state.completed_batches,
+        state.active_batches,
+        state.failed_batches,
+        state.pending_batches,
+    )
+    return max((max(group, default=-1) for group in groups), default=-1)
 
 
 def _plan_sealed(state: SessionState, event: e.PlanSealed) -> SessionState:
@@ -432,7 +446,8 @@ def _end_execution(
     execution.ended_ns = until_ns
     execution.outcome = outcome
     execution.error_message = error_message
-    execution.items_processed = sums.total_items_processed - execution.items_processed
+    # A batch that reports counts may have begun to count anew.
+    execution.items_processed = max(0, sums.total_items_processed - execution.items_processed)
     execution.items_failed = max(0, sums.total_items_failed - execution.items_failed)
     execution.in_flight = in_flight
 

@@ -547,7 +547,12 @@ class SessionState(msgspec.Struct, array_like=True):
         from milepost.model.estimate import remaining_ns  # noqa: PLC0415  # it builds on this file  # estimate builds on this
 
         left = remaining_ns(self)
-        return None if left is None else _sure_time(self.updated_ns + left)
+        if left is None:
+            return None
+        try:
+            return _sure_time(self.updated_ns + left)
+        except (ValueError, OverflowError, OSError):  # beyond the year 9999
+            return None
 
     def batch_status(self, number: int) -> BatchStatus | None:
         """Where a batch stands; `None` if the session has no such batch."""

@@ -11,7 +11,7 @@ from milepost.journal import record
 from milepost.model.state import SessionState
 from milepost.snapshots import versions
 from milepost.snapshots.segments import PlannedBatch
-from milepost.storage import frame
+from milepost.storage import frame, marker
 from milepost.storage.values import decode_value
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def of(data: bytes, name: str) -> Iterator[Any]:
         yield from _journal(data, name)
     elif data[:1] == b"{":
         yield _json(data, name)
+    elif name == marker.NAME:
+        yield {"marker": marker.decode_marker(data)}
     else:
         raise NotAMilepostFileError(
             f"{name} is not a file of a store",

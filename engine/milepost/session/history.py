@@ -128,9 +128,9 @@ def load(files: Files) -> Loaded:
         version=listing.version,
         highest=listing.highest,
     )
-    _fold_journals(files.folder, listing, loaded)
+    empty = _fold_journals(files.folder, listing, loaded)
     if manifest is not None and manifest.session_uid == loaded.state.uid:
-        _miss_listed_files(files.folder, manifest, listing, loaded)
+        _miss_listed_files(files.folder, manifest, listing, loaded, empty)
     return loaded
 
 
@@ -284,8 +284,10 @@ def _superseded(name: SnapshotName, listing: _Listing) -> bool:
     return name.sequence > min(bounds, default=name.sequence)
 
 
-def _fold_journals(folder: LocalDirectory, listing: _Listing, loaded: Loaded) -> None:
+def _fold_journals(folder: LocalDirectory, listing: _Listing, loaded: Loaded) -> set[str]:
+    """Fold what is sure; returns the names of journals that count as empty."""
     state = loaded.state
+    empty: set[str] = set()
     before: Replay | None = None
     for index, name in enumerate(listing.journals):
         through = accepted_through(name, listing.journals, listing.snapshots)
@@ -298,13 +300,14 @@ def _fold_journals(folder: LocalDirectory, listing: _Listing, loaded: Loaded) ->
             part = read_journal(folder, name, state.uid, through=through)
         except StorageError as error:
             _note(loaded, "unreadable-journal", name.path, str(error), lossy=True)
-            return
+            return empty
         if through is None or through > state.sequence:
             _judge_tail(loaded, part, is_tip=is_tip)
         if part.opened is None:
+            empty.add(name.name)
             if through is not None and through > state.sequence:
                 _note_gap(loaded, name.path, state.sequence, through)
-                return
+                return empty
             continue
         if not _joins(before, part):
             _note(
@@ -314,10 +317,10 @@ def _fold_journals(folder: LocalDirectory, listing: _Listing, loaded: Loaded) ->
                 f"{name.path} builds on another end of {part.opened.predecessor}",
                 lossy=True,
             )
-            return
+            return empty
         if part.events and part.events[0].sequence > state.sequence + 1:
             _note_gap(loaded, name.path, state.sequence, part.events[0].sequence - 1)
-            return
+            return empty
         try:
             for event in part.events:
                 if event.sequence > state.sequence:
@@ -325,14 +328,15 @@ def _fold_journals(folder: LocalDirectory, listing: _Listing, loaded: Loaded) ->
         except fold.FoldError as error:
             _note(loaded, "impossible-event", name.path, f"{name.path}: {error}", lossy=True)
             loaded.state = _fold_until(loaded, folder, listing, state.sequence)
-            return
+            return empty
         loaded.state = state
         loaded.tip = part
         # A restore's snapshot stands one beyond the last event; what it holds is not missing.
         if through is not None and state.sequence < through:
             _note_gap(loaded, name.path, part.last, through)
-            return
+            return empty
         before = part
+    return empty
 
 
 def _fold_until(
@@ -410,10 +414,17 @@ def _note(loaded: Loaded, rule: str, path: str, message: str, *, lossy: bool) ->
 
 
 def _miss_listed_files(
-    folder: LocalDirectory, manifest: manifests.Manifest, listing: _Listing, loaded: Loaded
+    folder: LocalDirectory,
+    manifest: manifests.Manifest,
+    listing: _Listing,
+    loaded: Loaded,
+    empty: set[str],
 ) -> None:
-    """Notice files that were there when the manifest was last written, and are gone."""
-    present = {name.name for name in listing.journals}
+    """Notice files that were there when the manifest was last written, and are gone.
+
+    A journal is listed after its first record is on the disk: one without it lost that, too.
+    """
+    present = {name.name for name in listing.journals} - empty
     status = folder.stat()
     is_copy = status is not None and status.inode != manifest.folder_inode
     for name in manifest.journals:
@@ -425,8 +436,8 @@ def _miss_listed_files(
             loaded,
             "missing-journal",
             parsed.path,
-            f"{parsed.path} is missing; what was recorded after event {loaded.state.sequence} is"
-            " dropped",
+            f"{parsed.path} is missing or has lost its beginning; what was recorded after event"
+            f" {loaded.state.sequence} is dropped",
             lossy=not is_copy,
         )
     own = {name.name for name in versions.names(folder)}

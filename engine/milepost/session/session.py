@@ -369,6 +369,7 @@ class Session:
             if self._writer.state.plan:
                 fresh = [each for each in fresh if each.key not in self._numbers]
             first = self._writer.state.planned
+            self._refuse_unplanned(fresh, first)
             parts = plans.seal(self._writer, fresh, first=first)
             events: list[e.BatchEvent] = [
                 e.PlanSealed(
@@ -386,6 +387,22 @@ class Session:
             # It is read back: this proves the file, and payloads look the same in every run.
             self._forget_plan()
             return len(fresh)
+
+    def _refuse_unplanned(self, fresh: list[plans.PlannedBatch], first: int) -> None:
+        """A batch begun by hand may hold a number that the plan is about to give away."""
+        state = self._writer.state
+        begun = {
+            **state.completed_batches,
+            **state.active_batches,
+            **state.failed_batches,
+            **state.pending_batches,
+        }
+        taken = [batch.batch_id for number, batch in begun.items() if number >= first]
+        if fresh and taken:
+            raise ConfigurationError(
+                f"batch {taken[0]!r} was begun by hand, and its number belongs to the plan",
+                hint="plan first, then begin further batches; or use a session of its own for them",
+            )
 
     def to_do(self) -> Iterator[int]:
         """Numbers of the planned batches to run now: interrupted, pending, then failed ones.

@@ -37,8 +37,12 @@ TEMPORARY_SUFFIX = ".tmp"
 
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-_READ_FLAGS = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
-_READ_FLAGS |= getattr(os, "O_NONBLOCK", 0)  # a pipe in a store must keep no reader waiting
+_READ_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_BINARY", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)  # a pipe in a store must keep no reader waiting
+)
 _ALLOCATION_BYTES = 1 << 20
 
 

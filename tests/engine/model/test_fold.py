@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.histories import SECOND_NS, START_NS, UID, History, Story, histories
+from support.histories import SECOND_NS, START_NS, UID, History, Story, folded, histories
 
 from milepost.journal import record
 from milepost.model import events as e
@@ -28,15 +28,6 @@ from milepost.types import (
 )
 
 PENDING, PROCESSING, COMPLETED, FAILED, SKIPPED = ItemStatus
-
-
-def folded(events: list[e.BatchEvent]) -> SessionState:
-    first = events[0]
-    assert isinstance(first, e.SessionCreated)
-    state = fold.new_state(first)
-    for event in events[1:]:
-        state = fold.apply(state, event)
-    return state
 
 
 # Properties of every history.

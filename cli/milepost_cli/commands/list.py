@@ -1,0 +1,83 @@
+"""`milepost list`: the sessions of a store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+import milepost
+from milepost_cli import describe, exit_codes, options, output, page
+
+
+@click.command(short_help="List the sessions of a store, one a line.")
+@options.store
+@options.as_json
+def command() -> int:
+    """List the sessions of a store, the latest updated first, one a line.
+
+    A session that cannot be read says why, and the exit code tells of it. With --json one object:
+    store, sessions; each with name, status, reason, version, progress, batches, items, updated_at.
+    """
+    store = milepost.Store(options.store_path())
+    worst = exit_codes.FINE
+    sessions: list[dict[str, Any]] = []
+    for name in store.names():
+        try:
+            sessions.append(_row(store.view(name)))
+        except milepost.MilepostError as error:
+            worst = max(worst, exit_codes.code_of(error))
+            sessions.append(_unreadable(name, error))
+    sessions.sort(key=lambda each: each["updated_at"] or "", reverse=True)
+    if options.json_wanted():
+        output.document({"store": store.path, "sessions": sessions})
+    elif sessions:
+        for line in output.columns([_cells(each) for each in sessions]):
+            output.say(line)
+    else:
+        output.tell(f"no session yet in {output.safe(store.path)}")
+    return worst
+
+
+def _row(view: milepost.View) -> dict[str, Any]:
+    state = view.state
+    return {
+        "name": state.session_id,
+        "status": view.judgement.status.value,
+        "reason": view.judgement.reason,
+        "damaged": describe.is_damaged(view),
+        "version": view.version,
+        "kind": milepost.label(state.kind),
+        **describe.counts(state),
+        "updated_at": output.iso(state.last_updated),
+    }
+
+
+def _unreadable(name: str, error: milepost.MilepostError) -> dict[str, Any]:
+    nothing = dict.fromkeys(
+        ["version", "kind", "progress", "total_batches", "batches", "items", "updated_at"]
+    )
+    return {
+        "name": name,
+        "status": "unreadable",
+        "reason": error.message,
+        "damaged": True,
+        **nothing,
+    }
+
+
+def _cells(session: dict[str, Any]) -> list[str]:
+    name, status = output.safe(session["name"]), output.status(session["status"])
+    if session["status"] == "unreadable":
+        return [name, status, "", output.safe(session["reason"]), ""]
+    share = session["progress"]
+    told = page.progress_words(session)
+    if session["damaged"]:
+        told += ", DAMAGED"
+    return [
+        name,
+        status,
+        "" if share is None else f"{share:.0%}",
+        told,
+        output.age(session["updated_at"]),
+    ]

@@ -1,0 +1,43 @@
+"""`milepost restore NAME VERSION`: make an older version the state again."""
+
+from __future__ import annotations
+
+import click
+
+import milepost
+from milepost_cli import describe, options, output, page
+
+
+@click.command(short_help="Make an older version of a session its state again.")
+@click.argument("name")
+@click.argument("version", type=click.IntRange(min=1))
+@options.dry_run
+@options.store
+@options.as_json
+def command(name: str, version: int, *, dry_run: bool) -> None:
+    """Make VERSION of session NAME its state again, as a new version; no version is lost by it.
+
+    In a damaged session this also accepts the loss. With --json one object: name, dry_run, version,
+    new_version, next_command.
+    """
+    store = milepost.Store(options.store_path())
+    old = store.load_progress(name, version)
+    made = None if dry_run else store.restore(name, version)
+    again = describe.run_again(old, store_option=options.store_path())
+    if options.json_wanted():
+        output.document(
+            {
+                "name": name,
+                "dry_run": dry_run,
+                "version": version,
+                "new_version": made,
+                "next_command": again,
+            }
+        )
+        return
+    what = f"version {version} ({page.progress_words(describe.counts(old))})"
+    if dry_run:
+        output.say(f"{output.safe(name)}: would make {what} the state again")
+        return
+    output.say(f"{output.safe(name)}: {what} is the state again, as version {made}")
+    output.say(f"next: {output.safe(again or 'run the program again')}")

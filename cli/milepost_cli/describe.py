@@ -1,0 +1,424 @@
+"""A session as one plain object: what `show --json` prints, and what plain `show` is made from.
+
+Everything is computed from a `milepost.View`, so nothing here reads or writes a store.
+"""
+
+from __future__ import annotations
+
+import shlex
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import milepost
+from milepost_cli.output import iso, iso_ns
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NO_WORD_OF: Final = {"", "-c", "-", "__main__.py", "ipykernel_launcher.py"}
+"""What a program is called that nobody can type again."""
+
+
+def session(
+    store: milepost.Store, view: milepost.View, *, store_option: str | None
+) -> dict[str, Any]:
+    """All that is known of a session.
+
+    Keys: `store`, `name`, `kind`, `status`, `reason`, `version`, `sequence`, `created_at`,
+    `updated_at`, `ended_at`, `restarts`, `progress`, `total_batches`, `batches`, `items`,
+    `in_flight`, `last_error`, `writer`, `backup_error`, `eta`, `statistics`, `executions`,
+    `checkpoints`, `data`, `damaged`, `findings`, `next_command`.
+    """
+    state = view.state
+    findings = [*view.findings, *milepost.check(state)]
+    return {
+        "store": store.path,
+        "name": state.session_id,
+        "kind": milepost.label(state.kind),
+        "status": view.judgement.status.value,
+        "reason": view.judgement.reason,
+        "version": view.version,
+        "sequence": state.sequence,
+        "created_at": iso_ns(state.created_ns),
+        "updated_at": iso_ns(state.updated_ns),
+        "ended_at": iso_ns(state.ended_ns),
+        "restarts": state.restarts,
+        **counts(state),
+        "in_flight": in_flight(state),
+        "last_error": last_error(state),
+        "writer": _writer(view.writer),
+        "backup_error": view.backup_error or None,
+        "eta": _eta(view),
+        "statistics": _statistics(state),
+        "executions": [_execution(state, each) for each in state.executions],
+        "checkpoints": [checkpoint(each) for each in reversed(state.checkpoints)],
+        "data": state.data,
+        "damaged": is_damaged(view),
+        "findings": [milepost.plain(each) for each in findings],
+        "next_command": next_command(view, store_option=store_option),
+    }
+
+
+def counts(state: milepost.SessionState) -> dict[str, Any]:
+    """How far a session is."""
+    batches: dict[str, int] = milepost.plain(milepost.batch_counts(state))
+    del batches["skipped"]
+    return {
+        "progress": milepost.progress(state),
+        "total_batches": state.total_batches,
+        "batches": batches,
+        "items": milepost.plain(milepost.item_counts(state)),
+    }
+
+
+def damage(name: str, view: milepost.View, *, store_option: str | None) -> milepost.DamagedError:
+    """The error with which a command ends that showed what is sure of a damaged session."""
+    findings = [*view.findings, *milepost.check(view.state)]
+    wrong = [each for each in findings if each.is_error]
+    if view.is_lossy:
+        what = "is damaged, and acknowledged work is missing"
+        accept = next_command(view, store_option=store_option)
+        hint = f"put the file back from another copy, or accept the loss with: {accept}"
+    else:
+        what = "has damaged files, but nothing that was acknowledged is missing"
+        hint = f"see them: {command('show', name, store_option=store_option)}"
+    return milepost.DamagedError(
+        f"session {name!r} {what}" + (f": {wrong[0].message}" if wrong else ""),
+        path=wrong[0].path if wrong else None,
+        findings=findings,
+        hint=hint,
+    )
+
+
+def is_damaged(view: milepost.View) -> bool:
+    """Whether something is wrong with the session's files, be it made good by a second copy."""
+    findings = [*view.findings, *milepost.check(view.state)]
+    return view.is_lossy or any(each.is_error for each in findings)
+
+
+def batch_key(state: milepost.SessionState, number: int) -> str:
+    """What a batch is known by, as far as the state tells."""
+    recorded = (
+        state.active_batches.get(number)
+        or state.failed_batches.get(number)
+        or state.completed_batches.get(number)
+        or state.pending_batches.get(number)
+    )
+    return recorded.batch_id if recorded is not None else str(number)
+
+
+# What was in hand, and what went wrong.
+
+
+def in_flight(state: milepost.SessionState) -> list[dict[str, Any]]:
+    """The items in hand: now, or when the last run died or was stopped."""
+    found = [
+        _in_hand(batch.batch_id, number, item.item_id, iso(item.start_time))
+        for number, batch in sorted(state.active_batches.items())
+        for item in batch.open.values()
+        if item.status is milepost.ItemStatus.PROCESSING
+    ]
+    latest = state.executions[-1] if state.executions else None
+    if found or latest is None or latest.outcome is None or state.outcome is not None:
+        return found
+    return [
+        _in_hand(batch_key(state, number), number, key, None) for number, key in latest.in_flight
+    ]
+
+
+def _in_hand(batch: str, number: int, item: milepost.Key, started_at: str | None) -> dict[str, Any]:
+    return {"batch": batch, "batch_number": number, "item": item, "started_at": started_at}
+
+
+def last_error(state: milepost.SessionState) -> dict[str, Any] | None:
+    """The latest thing that went wrong, `None` where nothing did."""
+    return max(_errors(state), key=lambda error: error["at"] or "", default=None)
+
+
+def _errors(state: milepost.SessionState) -> Iterator[dict[str, Any]]:
+    for run in state.executions:
+        if run.error_message:
+            yield _error(run.error_message, None, run.ended_ns)
+    for failed in state.failed_batches.values():
+        items = list(_item_errors(failed.partial_progress))
+        yield from items
+        # An error that went through an item's body to the batch is one error, with its item.
+        cause = next((each for each in items if each["message"] == failed.error_message), None)
+        yield _error(
+            failed.error_message,
+            failed.error_type,
+            failed.failed_ns,
+            batch=failed.batch_id,
+            item=None if cause is None else cause["item"],
+        )
+    for batch in (*state.active_batches.values(), *state.pending_batches.values()):
+        if batch.error_message:
+            yield _error(
+                batch.error_message, batch.error_type, batch.updated_ns, batch=batch.batch_id
+            )
+        yield from _item_errors(batch)
+
+
+def _item_errors(batch: milepost.ActiveBatch) -> Iterator[dict[str, Any]]:
+    for item in batch.open.values():
+        if item.error_message:
+            yield _error(
+                item.error_message,
+                item.error_type,
+                item.ended_ns,
+                batch=batch.batch_id,
+                item=item.item_id,
+            )
+
+
+def _error(
+    message: str,
+    error_type: milepost.BatchErrorType | None,
+    at_ns: int | None,
+    *,
+    batch: str | None = None,
+    item: milepost.Key | None = None,
+) -> dict[str, Any]:
+    return {
+        "message": message,
+        "type": None if error_type is None else milepost.label(error_type),
+        "at": iso_ns(at_ns),
+        "batch": batch,
+        "item": item,
+    }
+
+
+# Who, how fast, until when.
+
+
+def _writer(writer: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if writer is None else {**writer, "since": iso(writer["since"])}
+
+
+def _eta(view: milepost.View) -> dict[str, Any] | None:
+    """What is left, at the session's own pace; a time of day only while it runs."""
+    state = view.state
+    is_live = view.judgement.status is milepost.SessionStatus.RUNNING
+    now = datetime.now(UTC)
+    left = milepost.remaining_ns(state, int(now.timestamp() * 1e9) if is_live else None)
+    if left is None or state.outcome is not None or state.kind is milepost.SessionKind.DATA:
+        return None
+    seconds = left / 1e9
+    return {
+        "remaining_seconds": round(seconds, 3),
+        "at": _later(now, seconds) if is_live else None,
+    }
+
+
+def _later(now: datetime, seconds: float) -> str | None:
+    try:
+        return iso(now + timedelta(seconds=seconds))
+    except OverflowError:
+        return None  # nobody waits that long
+
+
+def _statistics(state: milepost.SessionState) -> dict[str, Any]:
+    sums = state.session_statistics
+    seconds = milepost.active_ns(state) / 1e9  # of the open run too
+    finished = sums.total_items_processed + sums.total_items_failed + sums.total_items_skipped
+    return {
+        "batches_completed": sums.total_batches_completed,
+        "batches_failed": sums.total_batches_failed,
+        "items_processed": sums.total_items_processed,
+        "items_failed": sums.total_items_failed,
+        "items_skipped": sums.total_items_skipped,
+        "success_rate": sums.success_rate,
+        "items_per_second": finished / seconds if finished and seconds > 0 else None,
+        "average_batch_ms": sums.average_batch_duration_ms,
+        "active_seconds": seconds,
+        "updated_at": iso(sums.last_updated),
+    }
+
+
+def _execution(state: milepost.SessionState, run: milepost.Execution) -> dict[str, Any]:
+    is_open = run.ended_ns is None
+    sums = state.session_statistics
+    processed, failed = run.items_processed, run.items_failed
+    if is_open:
+        # While a run is open, its record holds what was there when it began.
+        processed = sums.total_items_processed - processed
+        failed = max(0, sums.total_items_failed - failed)
+    return {
+        "epoch": run.epoch,
+        "host": run.host,
+        "pid": run.pid,
+        "program": run.program or None,
+        "release": run.release or None,
+        "started_at": iso(run.start_time),
+        "ended_at": iso(run.end_time),
+        "outcome": None if run.outcome is None else milepost.label(run.outcome),
+        "error": run.error_message,
+        "items_processed": processed,
+        "items_failed": failed,
+        "in_flight": [
+            _in_hand(batch_key(state, number), number, key, None) for number, key in run.in_flight
+        ],
+    }
+
+
+def checkpoint(mark: milepost.CheckpointInfo) -> dict[str, Any]:
+    """A mark that a program set."""
+    return {
+        "id": mark.id,
+        "type": milepost.label(mark.checkpoint_type),
+        "name": mark.name,
+        "batch_number": mark.batch_number,
+        "sequence": mark.sequence,
+        "created_at": iso(mark.created_at),
+    }
+
+
+# Batches.
+
+
+def batches(state: milepost.SessionState) -> list[dict[str, Any]]:
+    """Every batch that was ever begun, by number."""
+    found = [_ended(each) for each in state.completed_batches.values()]
+    found += [_open(each, "processing") for each in state.active_batches.values()]
+    found += [_open(each, "pending") for each in state.pending_batches.values()]
+    found += [
+        {
+            **_open(each.partial_progress, "failed"),
+            "error": each.error_message,
+            "error_type": milepost.label(each.error_type),
+            "updated_at": iso(each.failure_time),
+        }
+        for each in state.failed_batches.values()
+    ]
+    return sorted(found, key=lambda batch: int(batch["number"]))
+
+
+def _ended(batch: milepost.CompletedBatch) -> dict[str, Any]:
+    finished = batch.items_processed + batch.items_failed + batch.items_skipped
+    return {
+        "number": batch.batch_number,
+        "key": batch.batch_id,
+        "label": batch.label,
+        "status": "completed",
+        "phase": None,
+        "items_total": finished,
+        "items_processed": batch.items_processed,
+        "items_failed": batch.items_failed,
+        "items_skipped": batch.items_skipped,
+        "error": None,
+        "error_type": None,
+        "updated_at": iso(batch.end_time),
+        "active_seconds": batch.active_ns / 1e9,
+        "metrics": milepost.plain(batch.performance_metrics),
+    }
+
+
+def _open(batch: milepost.ActiveBatch, status: str) -> dict[str, Any]:
+    return {
+        "number": batch.batch_number,
+        "key": batch.batch_id,
+        "label": batch.label,
+        "status": status,
+        "phase": milepost.plain(batch.current_phase),
+        "items_total": batch.items_total,
+        "items_processed": batch.items_processed,
+        "items_failed": batch.items_failed,
+        "items_skipped": batch.items_skipped,
+        "error": batch.error_message,
+        "error_type": None if batch.error_type is None else milepost.label(batch.error_type),
+        "updated_at": iso(batch.updated_at),
+        "active_seconds": milepost.batch_active_ns(batch) / 1e9,
+        "metrics": None,
+    }
+
+
+def failures(state: milepost.SessionState) -> list[dict[str, Any]]:
+    """Every failed batch and every failed item of a batch that goes on, with why."""
+    found: list[dict[str, Any]] = [
+        {
+            "batch": each.batch_id,
+            "batch_number": number,
+            "label": each.label,
+            "message": each.error_message,
+            "type": milepost.label(each.error_type),
+            "recoverable": each.is_recoverable,
+            "failed_runs": each.retry_count,
+            "at": iso(each.failure_time),
+            "items": _failed_items(each.partial_progress),
+        }
+        for number, each in sorted(state.failed_batches.items())
+    ]
+    for number, batch in sorted((state.active_batches | state.pending_batches).items()):
+        items = _failed_items(batch)
+        if items:
+            found.append(
+                {
+                    "batch": batch.batch_id,
+                    "batch_number": number,
+                    "label": batch.label,
+                    "message": None,
+                    "type": None,
+                    "recoverable": True,
+                    "failed_runs": batch.retry_count,
+                    "at": None,
+                    "items": items,
+                }
+            )
+    return found
+
+
+def _failed_items(batch: milepost.ActiveBatch) -> list[dict[str, Any]]:
+    return [
+        {
+            "item": item.item_id,
+            "message": item.error_message,
+            "type": None if item.error_type is None else milepost.label(item.error_type),
+            "recoverable": item.is_recoverable,
+            "attempts": item.attempts,
+            "failed_runs": item.failed_runs,
+            "at": iso(item.end_time),
+        }
+        for item in batch.open.values()
+        if item.status is milepost.ItemStatus.FAILED
+    ]
+
+
+# What to do next.
+
+
+def next_command(view: milepost.View, *, store_option: str | None) -> str | None:
+    """The command that carries the session on; `None` where nothing is to be done or known."""
+    state, status = view.state, view.judgement.status
+    name = state.session_id
+    if view.is_lossy:
+        return command("restore", name, str(view.version), store_option=store_option)
+    done = {milepost.SessionStatus.COMPLETED, milepost.SessionStatus.RUNNING}
+    if status in done or state.kind is milepost.SessionKind.DATA:
+        return None
+    if status is milepost.SessionStatus.FAILED and not _tried_again(state):
+        return command("retry", name, store_option=store_option)
+    return run_again(state, store_option=store_option)
+
+
+def _tried_again(state: milepost.SessionState) -> bool:
+    """Whether the next run takes up all that failed by itself."""
+    limit = milepost.RecoveryConfig().max_recovery_attempts
+    return all(
+        each.is_recoverable and each.retry_count < limit for each in state.failed_batches.values()
+    )
+
+
+def run_again(state: milepost.SessionState, *, store_option: str | None) -> str | None:
+    """The command that ran the session last; `None` where nobody noted it."""
+    program = next((run.program for run in reversed(state.executions) if run.program), "")
+    if program in _NO_WORD_OF:
+        return None
+    if program.startswith("milepost run "):
+        return program + (f" --store {shlex.quote(store_option)}" if store_option else "")
+    return f"python {shlex.quote(program)}" if program.endswith(".py") else program
+
+
+def command(*words: str, store_option: str | None) -> str:
+    """A `milepost` command that can be typed as it stands."""
+    store = ["--store", store_option] if store_option else []
+    return shlex.join(["milepost", *words, *store])

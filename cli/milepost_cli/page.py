@@ -1,0 +1,187 @@
+"""A session as a page of text, from the object that `show --json` prints."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from milepost_cli import output
+from milepost_cli.output import age, clock, counted, duration, safe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_IN_FLIGHT_MAX: Final = 20
+_DATA_CHARACTERS_MAX: Final = 200
+_MARGIN: Final = 12
+
+
+def session(told: dict[str, Any], *, with_checkpoints: bool) -> Iterator[str]:
+    """The lines of `milepost show`."""
+    yield f"{safe(told['name'])}: {output.status(told['status'])}, {safe(told['reason'])}"
+    yield ""
+    for title, lines in _sections(told):
+        for index, line in enumerate(lines):
+            yield f"{'' if index else title:<{_MARGIN}}{line}"
+    if "batch_list" in told:
+        yield from _batches(told)
+    if "failures" in told:
+        yield from _failures(told)
+    if with_checkpoints:
+        yield from _checkpoints(told)
+    if told["next_command"]:
+        yield ""
+        yield f"{'next':<{_MARGIN}}{output.style(safe(told['next_command']), 'cyan')}"
+
+
+def progress_words(counts: dict[str, Any]) -> str:
+    """`12 of 250 batches, 1,204 items, 3 failed`."""
+    batches, items = counts["batches"], counts["items"]
+    total = counts["total_batches"]
+    parts: list[str] = []
+    if total is None or total > 1:
+        done = batches["completed"]
+        parts.append(f"{done:,} of {total:,} batches" if total else counted(done, "batch"))
+    parts.append(counted(items["completed"], "item"))
+    if items["failed"]:
+        parts.append(f"{items['failed']:,} failed")
+    return ", ".join(parts)
+
+
+def _sections(told: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    if told["kind"] == "work":
+        yield "batches", [_batch_line(told)]
+        yield "items", [_item_line(told["items"])]
+        yield "speed", _speed(told)
+    else:
+        data = output.encode(told["data"])
+        more = "…" if len(data) > _DATA_CHARACTERS_MAX else ""
+        yield "data", [data[:_DATA_CHARACTERS_MAX] + more]
+    yield "last event", [_last_event(told)]
+    yield "writer", _writer(told["writer"])
+    if told["backup_error"]:
+        yield "backup", [f"{output.style('FAILING', 'red')}: {safe(told['backup_error'])}"]
+    if told["last_error"]:
+        yield "last error", _last_error(told["last_error"])
+    if told["in_flight"]:
+        yield "in flight", _in_flight(told["in_flight"])
+    if told["findings"]:
+        yield "found", [_finding(each) for each in told["findings"]]
+
+
+def _last_event(told: dict[str, Any]) -> str:
+    when = told["updated_at"]
+    return f"{told['sequence']:,} at {clock(when)} ({age(when)}); saved version {told['version']}"
+
+
+def _batch_line(told: dict[str, Any]) -> str:
+    batches, total = told["batches"], told["total_batches"]
+    of = f" of {total:,}" if total is not None else ""
+    rest = ", ".join(
+        f"{batches[status]:,} {status}"
+        for status in ("failed", "processing", "pending")
+        if batches[status]
+    )
+    share = f" ({told['progress']:.0%})" if told["progress"] is not None else ""
+    return f"{batches['completed']:,}{of} completed{share}" + (f"; {rest}" if rest else "")
+
+
+def _item_line(items: dict[str, int]) -> str:
+    rest = [
+        f"{items[status]:,} {word}"
+        for status, word in (
+            ("failed", "failed"),
+            ("skipped", "skipped"),
+            ("processing", "in flight"),
+            ("pending", "pending in batches that were begun"),
+        )
+        if items[status]
+    ]
+    return "; ".join([f"{items['completed']:,} completed", *([", ".join(rest)] if rest else [])])
+
+
+def _speed(told: dict[str, Any]) -> list[str]:
+    sums, eta = told["statistics"], told["eta"]
+    if sums["items_per_second"] is None:
+        return []
+    line = (
+        f"{sums['items_per_second']:,.1f} items/s over {duration(sums['active_seconds'])} of work"
+    )
+    if eta is not None and eta["remaining_seconds"] > 0:
+        line += f"; about {duration(eta['remaining_seconds'])} left"
+    return [line]
+
+
+def _writer(writer: dict[str, Any] | None) -> list[str]:
+    if writer is None:
+        return ["unknown"]
+    verb = "is writing it" if writer["alive"] else "wrote it last"
+    return [
+        f"process {writer['pid']} on {safe(writer['host'])} {verb}, since {clock(writer['since'])}"
+    ]
+
+
+def _last_error(error: dict[str, Any]) -> list[str]:
+    where = [f"{word} {safe(error[word])}" for word in ("batch", "item") if error[word] is not None]
+    kind = f" ({error['type']})" if error["type"] else ""
+    place = f"{', '.join(where)}: " if where else ""
+    return [
+        f"{place}{safe(error['message'])}{kind}",
+        f"at {clock(error['at'])} ({age(error['at'])})",
+    ]
+
+
+def _in_flight(items: list[dict[str, Any]]) -> list[str]:
+    lines = [f"batch {safe(each['batch'])}: item {safe(each['item'])}" for each in items]
+    more = len(lines) - _IN_FLIGHT_MAX
+    return [*lines[:_IN_FLIGHT_MAX], *([f"and {more:,} more (see --json)"] if more > 0 else [])]
+
+
+def _finding(finding: dict[str, Any]) -> str:
+    word = output.style("DAMAGE", "red") if finding["is_error"] else "note"
+    return f"{word}: {safe(finding['message'])}"
+
+
+def _batches(told: dict[str, Any]) -> Iterator[str]:
+    rows = [
+        [
+            str(each["number"]),
+            safe(each["key"]),
+            safe(each["label"] or ""),
+            output.status(each["status"]),
+            _share(each),
+            safe(each["error"] or ""),
+        ]
+        for each in told["batch_list"]
+    ]
+    yield ""
+    yield "batches that were begun:"
+    yield from (f"  {line}" for line in output.columns(rows))
+
+
+def _share(batch: dict[str, Any]) -> str:
+    of = f"/{batch['items_total']:,}" if batch["items_total"] is not None else ""
+    failed = f", {batch['items_failed']:,} failed" if batch["items_failed"] else ""
+    return f"{batch['items_processed']:,}{of} items{failed}"
+
+
+def _failures(told: dict[str, Any]) -> Iterator[str]:
+    yield ""
+    yield "what failed:" if told["failures"] else "nothing failed"
+    for batch in told["failures"]:
+        reason = f": {safe(batch['message'])} ({batch['type']})" if batch["message"] else ""
+        final = "" if batch["recoverable"] else ", only tried again by hand"
+        yield f"  batch {safe(batch['batch'])}{reason}{final}"
+        for item in batch["items"]:
+            kind = f" ({item['type']})" if item["type"] else ""
+            why = safe(item["message"] or "no reason given")
+            yield f"    item {safe(item['item'])}: {why}{kind}"
+
+
+def _checkpoints(told: dict[str, Any]) -> Iterator[str]:
+    yield ""
+    yield "checkpoints, the newest first:" if told["checkpoints"] else "no checkpoint"
+    rows = [
+        [each["id"], each["type"], safe(each["name"] or ""), clock(each["created_at"])]
+        for each in told["checkpoints"]
+    ]
+    yield from (f"  {line}" for line in output.columns(rows))

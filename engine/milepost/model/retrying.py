@@ -1,0 +1,68 @@
+"""Which failed batches and items a retry by hand means: a decision, carried out elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from milepost.errors import SessionNotFoundError
+from milepost.types import BatchErrorType, ItemStatus, Key
+
+if TYPE_CHECKING:
+    from milepost.model.state import ActiveBatch, SessionState
+
+
+class Chosen(NamedTuple):
+    """What is to be put back.
+
+    Attributes:
+        batches: Numbers of failed batches.
+        items: Batch number to keys of its failed items.
+    """
+
+    batches: list[int]
+    items: dict[int, list[Key]]
+
+
+def choose_failed(
+    state: SessionState, keys: list[Key] | None, error_type: BatchErrorType | None
+) -> Chosen:
+    """All that failed, or what of it has one of these keys (of items or batches) and this type.
+
+    Errors: `LookupError` naming a key of nothing that failed.
+    """
+    wanted = None if keys is None else set(keys)
+    chosen = Chosen([], {})
+    met: set[Key] = set()
+    for number, failed in sorted(state.failed_batches.items()):
+        batch = failed.partial_progress
+        items = _failed_items(batch, wanted, error_type)
+        is_meant = wanted is None or batch.batch_id in wanted
+        if items or (is_meant and error_type in {None, failed.error_type}):
+            chosen.batches.append(number)
+            chosen.items[number] = items
+            met.update([*items, batch.batch_id])
+    for number, batch in sorted(state.active_batches.items()):
+        items = _failed_items(batch, wanted, error_type)
+        if items:
+            chosen.items[number] = items
+            met.update([*items, batch.batch_id])
+    unmet = [key for key in keys or [] if key not in met]
+    if unmet:
+        raise SessionNotFoundError(
+            f"nothing that failed in session {state.session_id!r} has the key {unmet[0]!r}",
+            hint=f"see what failed: milepost show {state.session_id!r} --failed",
+        )
+    return chosen
+
+
+def _failed_items(
+    batch: ActiveBatch, wanted: set[Key] | None, error_type: BatchErrorType | None
+) -> list[Key]:
+    whole = wanted is None or batch.batch_id in wanted
+    return [
+        item.item_id
+        for item in batch.open.values()
+        if item.status is ItemStatus.FAILED
+        and (error_type is None or item.error_type is error_type)
+        and (whole or (wanted is not None and item.item_id in wanted))
+    ]

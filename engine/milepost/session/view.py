@@ -1,0 +1,87 @@
+"""A session as it is seen from outside: read without a lock, judged by one judge."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from milepost.errors import FormatError
+from milepost.model.consistency import Finding
+from milepost.model.state import SessionState
+from milepost.model.status import Judgement, judge
+from milepost.session import history
+from milepost.session.registry import find
+from milepost.snapshots import manifest
+from milepost.storage import lease as leases
+
+if TYPE_CHECKING:
+    from milepost.session.writer import Site
+
+
+class View(NamedTuple):
+    """A session as it is read.
+
+    Attributes:
+        state: All that is known.
+        judgement: Status and reason.
+        findings: What was met while it was read.
+        is_lossy: Whether acknowledged work is missing.
+        version: The version that the state was read from.
+        writer: The latest writer: host, pid, since, epoch, and whether it lives.
+        backup_error: What was last wrong with the backup.
+    """
+
+    state: SessionState
+    judgement: Judgement
+    findings: list[Finding]
+    is_lossy: bool
+    version: int
+    writer: dict[str, Any] | None
+    backup_error: str
+
+
+def look(site: Site, files: history.Files) -> View:
+    """Read and judge a session.
+
+    Errors: `FormatError` where the folder holds a session of another name.
+    """
+    mine = find(site.folder.root)
+    is_live = mine is not None or leases.WriterLock(site.folder).held_elsewhere()
+    # After the look at the lock: a writer that ended in between has left its whole state.
+    loaded = history.load_live(files)
+    check_name_of(site, loaded)
+    lease = leases.newest_lease(site.folder)
+    return View(
+        state=loaded.state,
+        judgement=judge(loaded.state, is_live=is_live),
+        findings=loaded.findings,
+        is_lossy=loaded.is_lossy,
+        version=loaded.base.version,
+        writer=None if lease is None else _writer_of(lease, is_live=is_live),
+        backup_error=mine.backup_error if mine is not None else _backup_error(site),
+    )
+
+
+def check_name_of(site: Site, loaded: history.Loaded) -> None:
+    """The folder must hold the session that its name says."""
+    if loaded.state.session_id != site.name:
+        raise FormatError(
+            f"the folder of session {site.name!r} holds session {loaded.state.session_id!r}",
+            path=site.folder.root,
+            hint="it was renamed or copied by hand; give it back its own name",
+        )
+
+
+def _backup_error(site: Site) -> str:
+    found = manifest.read(site.folder)
+    return found.backup if found is not None else ""
+
+
+def _writer_of(lease: leases.Lease, *, is_live: bool) -> dict[str, Any]:
+    return {
+        "host": lease.host,
+        "pid": lease.pid,
+        "since": datetime.fromtimestamp(lease.taken_at_ns / 1e9, UTC),
+        "epoch": lease.epoch,
+        "alive": is_live,
+    }

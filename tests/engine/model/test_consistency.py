@@ -1,0 +1,221 @@
+"""A state that cannot be right is told from one that can, by every rule at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from support.histories import START_NS, UID, History, Story, folded, histories
+
+from milepost.model.consistency import Finding, check
+from milepost.model.state import (
+    ActiveBatch,
+    CompletedBatch,
+    FailedBatch,
+    ItemProgress,
+    PlanPart,
+    SessionState,
+)
+from milepost.types import BatchErrorType, ItemStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def sound() -> SessionState:
+    """A state with something of everything."""
+    story = Story(item_cap=2)
+    story.run()
+    story.plan(5)
+    story.start(0, items_total=9)
+    story.items(*(("abc"[n], ItemStatus.COMPLETED) for n in range(3)), ("d", ItemStatus.FAILED))
+    story.item(None, ItemStatus.PENDING, taken="e")
+    story.start(1)
+    story.done("a", batch=1)
+    story.end(1)
+    story.start(2)
+    story.items(("a", ItemStatus.FAILED), ("b", ItemStatus.SKIPPED), batch=2)
+    story.give_up(2)
+    story.start(3)
+    story.give_up(3)
+    story.retry([3])
+    return story.state
+
+
+def rules(state: SessionState) -> set[str]:
+    return {finding.rule for finding in check(state)}
+
+
+def test_a_sound_state_has_no_findings() -> None:
+    assert check(sound()) == []
+    assert check(SessionState("crawl", UID)) == []
+
+
+@given(histories())
+def test_no_history_leads_to_an_error(history: History) -> None:
+    # Clocks set back are in these histories, and are notices, never errors.
+    for finding in check(folded(history.events)):
+        assert not finding.is_error
+        assert finding.rule in {"clock", "items-total"}
+
+
+def batch_twice(state: SessionState) -> None:
+    state.pending_batches[0] = ActiveBatch("b0", 0, START_NS, START_NS)
+
+
+def batch_number(state: SessionState) -> None:
+    state.active_batches[0].batch_number = 4
+
+
+def batch_key(state: SessionState) -> None:
+    state.active_batches[0].batch_id = "b1"
+
+
+def batch_beyond(state: SessionState) -> None:
+    state.active_batches[99] = ActiveBatch("b99", 99, START_NS, START_NS)
+
+
+def batch_negative(state: SessionState) -> None:
+    state.active_batches[-1] = ActiveBatch("b-1", -1, START_NS, START_NS)
+
+
+def plan_gap(state: SessionState) -> None:
+    state.plan.append(PlanPart("segments/plan.7-7.00.zst", 7, 1))
+
+
+def plan_total(state: SessionState) -> None:
+    state.total_batches = 4
+
+
+def sum_of_batches(state: SessionState) -> None:
+    state.session_statistics.total_batches_completed += 1
+
+
+def sum_of_failures(state: SessionState) -> None:
+    state.session_statistics.total_items_failed = 0
+
+
+def sum_of_time(state: SessionState) -> None:
+    state.session_statistics.total_batch_ns += 1
+
+
+def negative_time(state: SessionState) -> None:
+    state.session_statistics.active_ns = -1
+
+
+def in_flight(state: SessionState) -> None:
+    state.active_batches[0].items_processing = 0
+
+
+def acknowledged(state: SessionState) -> None:
+    state.active_batches[0].done.clear()
+
+
+def failed_items(state: SessionState) -> None:
+    state.failed_batches[2].partial_progress.open.clear()
+
+
+def item_twice(state: SessionState) -> None:
+    batch = state.active_batches[0]
+    batch.open["a"] = ItemProgress("a", ItemStatus.PENDING)
+
+
+def item_twice_done(state: SessionState) -> None:
+    batch = state.active_batches[0]
+    key = next(iter(batch.done))
+    batch.finished[key] = ItemProgress(key, ItemStatus.COMPLETED)
+    batch.items_processed += 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "rule"),
+    [
+        (batch_twice, "batch-twice"),
+        (batch_number, "batch-number"),
+        (batch_key, "batch-key"),
+        (batch_beyond, "batch-range"),
+        (batch_negative, "batch-range"),
+        (plan_gap, "plan-gap"),
+        (plan_total, "plan-total"),
+        (sum_of_batches, "sums"),
+        (sum_of_failures, "sums"),
+        (sum_of_time, "sums"),
+        (negative_time, "time"),
+        (in_flight, "items"),
+        (acknowledged, "items"),
+        (failed_items, "items"),
+        (item_twice, "item-twice"),
+        (item_twice_done, "item-twice"),
+    ],
+)
+def test_each_rule_finds_what_it_is_for(
+    spoil: Callable[[SessionState], None], rule: str
+) -> None:
+    state = sound()
+    spoil(state)
+    found = [finding for finding in check(state) if finding.rule == rule]
+    assert found
+    assert all(finding.is_error and finding.message for finding in found)
+
+
+def test_every_finding_is_told_and_not_only_the_first() -> None:
+    state = sound()
+    for spoil in (batch_number, sum_of_batches, in_flight, plan_gap):
+        spoil(state)
+    assert {"batch-number", "sums", "items", "plan-gap"} <= rules(state)
+
+
+def test_a_clock_that_was_set_back_is_a_notice() -> None:
+    story = Story()
+    story.start()
+    story.wait(-3_600)
+    story.end()
+    found = check(story.state)
+    assert {finding.rule for finding in found} == {"clock"}
+    assert not any(finding.is_error for finding in found)
+
+
+def test_more_items_than_were_announced_are_a_notice() -> None:
+    story = Story()
+    story.start(0, items_total=1)
+    story.done("a", "b")
+    story.start(1, items_total=1)
+    story.progress(5, batch=1)
+    found = check(story.state)
+    assert [(finding.rule, finding.is_error) for finding in found] == [("items-total", False)] * 2
+
+
+def test_batches_may_end_in_any_order_and_overlap() -> None:
+    story = Story()
+    for number in (3, 1, 2, 0):
+        story.start(number)
+        story.wait(1)
+    for number in (1, 0, 3, 2):
+        story.end(number)
+    assert check(story.state) == []
+
+
+def test_a_failed_batch_is_no_inconsistency() -> None:
+    story = Story()
+    story.total(2)
+    story.start(0)
+    story.items(("a", ItemStatus.COMPLETED), ("b", ItemStatus.FAILED))
+    story.give_up(0)
+    assert check(story.state) == []
+
+
+def test_a_completed_batch_that_is_also_failed_is_found() -> None:
+    state = sound()
+    state.completed_batches[2] = CompletedBatch("b2", 2, START_NS, START_NS, 0)
+    assert "batch-twice" in rules(state)
+    state = sound()
+    batch = ActiveBatch("b1", 1, START_NS, START_NS)
+    kind = BatchErrorType.UNKNOWN_ERROR
+    state.failed_batches[1] = FailedBatch("b1", 1, START_NS, "no", kind, 1, True, batch)
+    assert "batch-twice" in rules(state)
+
+
+def test_a_finding_is_plain_data() -> None:
+    finding = Finding(rule="sums", message="they do not add up")
+    assert (finding.path, finding.is_error) == ("", True)

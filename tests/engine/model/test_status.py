@@ -1,0 +1,118 @@
+"""One judge says where a session stands, and why."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.histories import History, Story, folded, histories
+
+from milepost.model.status import Judgement, SessionStatus, judge
+from milepost.types import ItemStatus, Outcome, SessionKind
+
+
+def status(story: Story, *, is_live: bool = False) -> SessionStatus:
+    return judge(story.state, is_live=is_live).status
+
+
+@given(history=histories(), is_live=st.booleans())
+def test_every_state_has_a_status_and_a_reason(history: History, *, is_live: bool) -> None:
+    judgement = judge(folded(history.events), is_live=is_live)
+    assert judgement.reason
+    assert (judgement.status is SessionStatus.RUNNING) == is_live
+
+
+def test_never_run() -> None:
+    assert judge(Story().state, is_live=False) == Judgement(
+        SessionStatus.PENDING, "it was never run"
+    )
+
+
+def test_running_while_its_lock_is_held() -> None:
+    story = Story()
+    story.run()
+    assert status(story, is_live=True) is SessionStatus.RUNNING
+
+
+def test_death_is_told_by_the_end_that_is_missing() -> None:
+    story = Story()
+    story.run()
+    story.start()
+    story.item(None, ItemStatus.PENDING, taken="a")
+    judgement = judge(story.state, is_live=False)
+    assert judgement.status is SessionStatus.INTERRUPTED
+    assert "process 4711 on laptop died" in judgement.reason
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"),
+    [
+        (Outcome.STOPPED, SessionStatus.STOPPED),
+        (Outcome.INTERRUPTED, SessionStatus.INTERRUPTED),
+        (Outcome.COMPLETED, SessionStatus.PENDING),
+        (Outcome.FAILED, SessionStatus.PENDING),
+    ],
+)
+def test_an_unfinished_session_is_what_its_last_run_says(
+    outcome: Outcome, expected: SessionStatus
+) -> None:
+    story = Story()
+    story.run()
+    story.stop(outcome)
+    assert status(story) is expected
+
+
+def test_an_interruption_says_what_it_was() -> None:
+    story = Story()
+    story.run()
+    story.stop(Outcome.INTERRUPTED, "ValueError: no")
+    assert judge(story.state, is_live=False).reason == "ValueError: no"
+
+
+def test_an_ended_session_is_completed_or_failed_whatever_became_of_its_process() -> None:
+    story = Story()
+    story.run()
+    story.complete()
+    # Killed between the end of the work and the end of the process.
+    assert status(story) is SessionStatus.COMPLETED
+    story.stop(Outcome.COMPLETED)
+    assert status(story) is SessionStatus.COMPLETED
+    story.run()
+    story.start()
+    story.give_up()
+    story.complete()
+    story.stop(Outcome.FAILED)
+    judgement = judge(story.state, is_live=False)
+    assert judgement.status is SessionStatus.FAILED
+    assert judgement.reason.startswith("1 ")
+
+
+def test_work_put_back_is_pending() -> None:
+    story = Story()
+    story.run()
+    story.start()
+    story.give_up()
+    story.complete()
+    story.stop(Outcome.FAILED)
+    story.retry([0])
+    assert status(story) is SessionStatus.PENDING
+
+
+def test_a_restart_is_pending_too() -> None:
+    story = Story()
+    story.run()
+    story.complete()
+    story.stop(Outcome.COMPLETED)
+    story.restart()
+    assert status(story) is SessionStatus.PENDING
+
+
+def test_data_alone_is_never_unfinished() -> None:
+    story = Story(kind=SessionKind.DATA)
+    assert status(story) is SessionStatus.COMPLETED
+
+
+def test_status_words_are_what_people_and_programs_read() -> None:
+    assert {each.value for each in SessionStatus} == {
+        *("pending", "running", "stopped", "interrupted", "stale", "completed", "failed")
+    }
