@@ -391,7 +391,7 @@ def next_command(view: milepost.View, *, store_option: str | None) -> str | None
     state, status = view.state, view.judgement.status
     name = state.session_id
     if view.is_lossy:
-        return command("restore", name, str(view.version), store_option=store_option)
+        return command("restore", name, store_option=store_option)
     done = {milepost.SessionStatus.COMPLETED, milepost.SessionStatus.RUNNING}
     if status in done or state.kind is milepost.SessionKind.DATA:
         return None

@@ -421,12 +421,16 @@ class Store:
             count = sum(len(each) for each in chosen.items.values())
             return RetryResult(batches=labels, items=count)
 
-    def restore(self, name: str, version: int) -> int:
+    def restore(self, name: str, version: int | None = None) -> int:
         """Make an older version the state again, as a new version; return its number.
 
-        This is also what accepts the loss in a damaged session.
+        This is also what accepts the loss in a damaged session; without a version it goes on from
+        all that is sure, journals included.
         """
         site = self._existing(name)
+        if version is None:
+            with self._writing(name, accept_loss=True) as session:
+                return session.snapshot()
         _, old = history.load_version(self._files(site), version)
         with self._writing(name, accept_loss=True) as session:
             return session.restore(old, version)

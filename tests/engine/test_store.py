@@ -504,3 +504,30 @@ def test_an_old_state_can_be_read_by_its_own_format(tmp_path: Path) -> None:
     assert parts[0]["header"]["kind"] == "snapshot"
     assert parts[1]["body"]["session_id"] == "places"
     assert msgspec.json.encode(parts)
+
+
+def test_restore_without_a_version_goes_on_from_what_is_sure(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s", config=StoreConfig(backup_enabled=False))
+    session = store.session("places", durability="disk")
+    batch = session.start_batch("a")
+    for n in range(20):
+        batch.update_item(n, ItemStatus.COMPLETED)
+    folder = tmp_path / "copy"
+    shutil.copytree(tmp_path / "s", folder)
+    session.close()
+    copy = Store(folder, config=StoreConfig(backup_enabled=False))
+    (journal,) = (folder / "sessions" / "places" / "journal").iterdir()
+    data = bytearray(journal.read_bytes())
+    at = len(data.rstrip(b"\0")) // 2
+    data[at] ^= 1
+    journal.write_bytes(data)
+    sure = copy.view("places").state.total_items_processed
+    assert 0 < sure < 20
+    assert copy.view("places").is_lossy
+    with pytest.raises(milepost.DamagedError, match="damaged"):
+        copy.session("places")
+    copy.restore("places")
+    assert copy.view("places").state.total_items_processed == sure
+    assert not copy.view("places").is_lossy
+    with copy.session("places") as again:
+        assert again.start_batch("a").is_done(0)

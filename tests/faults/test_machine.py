@@ -34,7 +34,7 @@ NAME = "모델 a/b"
 
 KEYS = st.one_of(st.integers(0, 5), st.sampled_from(["0", "x", "길"]))
 STATUSES = st.sampled_from([DONE, FAILED, SKIPPED, PENDING, IN_HAND])
-BATCHES = st.sampled_from(["a", "b", "c"])
+BATCHES = st.sampled_from(["a", "b"])
 DATA = st.recursive(
     st.none() | st.integers(-5, 5) | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=2), inner),
@@ -163,6 +163,10 @@ class SessionMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.session = self.store.session(NAME)
+        self.start("a")
+        for item, status in ((1, DONE), (2, FAILED), (3, PENDING), (4, IN_HAND)):
+            self._handle("a").update_item(item, status)
+            self.model.update("a", item, status)
 
     def teardown(self) -> None:
         if hasattr(self, "session"):
@@ -367,5 +371,5 @@ class SessionMachine(RuleBasedStateMachine):
 
 TestSession = SessionMachine.TestCase
 TestSession.settings = settings(
-    settings(), stateful_step_count=40, max_examples=max(30, settings().max_examples // 2)
+    settings(), stateful_step_count=50, max_examples=max(30, settings().max_examples // 2)
 )

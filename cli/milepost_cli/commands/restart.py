@@ -48,4 +48,5 @@ def command(name: str, *, dry_run: bool) -> None:
 
 def _version_before(store: milepost.Store, name: str, made: int) -> int:
     """The version that holds what was given up: the writer saved it before it began anew."""
-    return max(each.version for each in store.versions(name) if each.version < made)
+    older = (each.version for each in store.versions(name) if each.version < made)
+    return max(older, default=made)

@@ -1,4 +1,4 @@
-"""`milepost restore NAME VERSION`: make an older version the state again."""
+"""`milepost restore NAME [VERSION]`: make an older version the state again."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from milepost_cli import describe, options, output, page
 
 @click.command(short_help="Make an older version of a session its state again.")
 @click.argument("name")
-@click.argument("version", type=click.IntRange(min=1))
+@click.argument("version", type=click.IntRange(min=1), required=False)
 @options.dry_run
 @options.store
 @options.as_json
-def command(name: str, version: int, *, dry_run: bool) -> None:
+def command(name: str, version: int | None, *, dry_run: bool) -> None:
     """Make VERSION of session NAME its state again, as a new version; no version is lost by it.
 
-    In a damaged session this also accepts the loss. With --json one object: name, dry_run, version,
+    In a damaged session this also accepts the loss; without VERSION, it goes on from all that is
+    sure. With --json one object: name, dry_run, version,
     new_version, next_command.
     """
     store = milepost.Store(options.store_path())
@@ -35,7 +36,8 @@ def command(name: str, version: int, *, dry_run: bool) -> None:
             }
         )
         return
-    what = f"version {version} ({page.progress_words(describe.counts(old))})"
+    which = "what is sure" if version is None else f"version {version}"
+    what = f"{which} ({page.progress_words(describe.counts(old))})"
     if dry_run:
         output.say(f"{output.safe(name)}: would make {what} the state again")
         return

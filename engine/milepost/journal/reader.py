@@ -44,12 +44,13 @@ class Replay(msgspec.Struct, kw_only=True):
     Attributes:
         name: Which journal.
         opened: Its first record; `None` if that is damaged, and then the journal counts as empty.
-        events: Its events, in order.
+        events: Its events, in order, but those the caller has in a snapshot.
         size_bytes: Where the last sure record ends.
         chain: Chain value there.
         synced_through: Highest sequence number known to have been on the disk.
         tail: What stands behind.
         tail_bytes: How much of it.
+        last: Sequence number of the last sure event; one before the first where there is none.
     """
 
     name: record.JournalName
@@ -60,20 +61,23 @@ class Replay(msgspec.Struct, kw_only=True):
     synced_through: int
     tail: Tail
     tail_bytes: int
-
-    @property
-    def last(self) -> int:
-        """Sequence number of the last sure event; one before the first where there is none."""
-        return self.events[-1].sequence if self.events else self.name.first - 1
+    last: int
 
 
 def replay(
-    data: bytes, name: record.JournalName, session_uid: str, *, through: int | None = None
+    data: bytes,
+    name: record.JournalName,
+    session_uid: str,
+    *,
+    through: int | None = None,
+    after: int = 0,
 ) -> Replay:
     """Read a journal's bytes as far as they are sure.
 
-    Errors: `UnsupportedVersionError` for a newer format. Damage is no error here but a finding of
-        the caller's.
+    Events up to `after` are checked but not decoded: they are in the caller's snapshot.
+
+    Errors: `UnsupportedVersionError` for a newer format, or a record of a newer kind. Damage is no
+        error here but a finding of the caller's.
     """
     version = record.read_file_header(data)
     if version is not None and version > record.FORMAT_VERSION:
@@ -94,40 +98,51 @@ def replay(
         synced_through=0,
         tail=Tail.CLEAN,
         tail_bytes=0,
+        last=name.first - 1,
     )
     if version is not None:
-        _read_records(result, data, session_uid, through)
+        _read_records(result, data, session_uid, through, after)
     if result.tail is Tail.CLEAN:
-        _judge_tail(result, data, session_uid)
+        _judge_tail(result, data, session_uid, through)
     return result
 
 
-def _read_records(result: Replay, data: bytes, session_uid: str, through: int | None) -> None:
+def _read_records(
+    result: Replay, data: bytes, session_uid: str, through: int | None, after: int
+) -> None:
+    path = result.name.path
     offset = record.FILE_HEADER_BYTES
     chain = record.first_seed(data)
     expected = result.name.first
-    events = result.events
-    for payload, stop, checksum in record.records(data, offset, chain):
+    known = after if through is None else min(after, through)
+    for payload, stop, checksum in record.frames(data, offset, chain):
+        if expected <= known and result.opened is not None and record.is_event(payload):
+            # It is in the snapshot; that it is here and whole is all that matters.
+            expected += 1
+            offset, chain = stop, checksum
+            continue
+        found = record.decode(payload, path=path, offset=offset)
         # isinstance is slow with msgspec's classes, and nearly all records are events.
-        if type(payload) is record.JournalOpened:
-            if result.opened is not None or not _is_ours(payload, result.name, session_uid):
+        if type(found) is record.JournalOpened:
+            if result.opened is not None or not _is_ours(found, result.name, session_uid):
                 break
-            result.opened = payload
-        elif type(payload) is record.SyncedThrough:
-            proof = record.synced_proof(payload.sequence, result.name, session_uid)
-            if payload.proof != proof:
+            result.opened = found
+        elif type(found) is record.SyncedThrough:
+            proof = record.synced_proof(found.sequence, result.name, session_uid)
+            if found.proof != proof:
                 break
-            result.synced_through = max(result.synced_through, payload.sequence)
+            result.synced_through = max(result.synced_through, found.sequence)
         else:
-            if result.opened is None or payload.sequence != expected:
+            if result.opened is None or found.sequence != expected:
                 break
             if through is not None and expected > through:
                 result.tail = Tail.BEYOND
                 result.tail_bytes = len(data.rstrip(b"\0")) - offset
                 break
-            events.append(payload)
+            result.events.append(found)
             expected += 1
         offset, chain = stop, checksum
+    result.last = expected - 1
     if result.opened is not None:
         result.size_bytes = offset
         result.chain = chain
@@ -137,7 +152,7 @@ def _is_ours(opened: record.JournalOpened, name: record.JournalName, session_uid
     return (opened.epoch, opened.first) == name and opened.session_uid == session_uid
 
 
-def _judge_tail(result: Replay, data: bytes, session_uid: str) -> None:
+def _judge_tail(result: Replay, data: bytes, session_uid: str, through: int | None) -> None:
     rest = data[result.size_bytes :].rstrip(b"\0")
     if not rest:
         return
@@ -146,7 +161,8 @@ def _judge_tail(result: Replay, data: bytes, session_uid: str) -> None:
     promised = _highest_synced(data[result.size_bytes :], result.name, session_uid)
     promised = max(promised, result.synced_through)
     result.synced_through = promised
-    if promised > result.last:
+    # What no successor accepted was not lost, however durable a superseded writer had made it.
+    if promised > result.last and (through is None or result.last < through):
         result.tail = Tail.DAMAGED
 
 

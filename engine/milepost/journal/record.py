@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, Union, final
 
 import msgspec
 
+from milepost.errors import UnsupportedVersionError
 from milepost.model.events import BatchEvent
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ MAGIC: Final = b"MPJOURNL"
 FORMAT_VERSION: Final = 1
 RECORD_BYTES_MAX: Final = 64 << 20
 FILE_BYTES_MAX: Final = 1 << 31
+FIRST_EVENT_TAG: Final = 10
 FOLDER: Final = "journal"
 ENDING: Final = ".journal"
 
@@ -151,13 +153,13 @@ def synced_proof(sequence: int, name: JournalName, session_uid: str) -> int:
     )
 
 
-def records(data: bytes, offset: int, chain: int) -> Iterator[tuple[Record, int, int]]:
-    """The records from an offset on, each with where the next begins and the chain value after it.
+def frames(data: bytes, offset: int, chain: int) -> Iterator[tuple[memoryview, int, int]]:
+    """The payloads from an offset on, each with where the next record begins and the chain there.
 
     It ends where there is no record that checks: the end, a torn tail, or damage.
     """
     # A long journal is read at the speed of this loop, so it looks nothing up twice.
-    unpack, crc32, decode = RECORD_HEADER.unpack_from, zlib.crc32, decode_payload
+    unpack, crc32 = RECORD_HEADER.unpack_from, zlib.crc32
     view, size = memoryview(data), len(data)
     while (start := offset + RECORD_HEADER.size) <= size:
         checksum, length = unpack(data, offset)
@@ -166,10 +168,38 @@ def records(data: bytes, offset: int, chain: int) -> Iterator[tuple[Record, int,
             return
         if crc32(view[offset + _CRC.size : stop], chain) != checksum:
             return
-        try:
-            payload = decode(view[start:stop])
-        except (msgspec.MsgspecError, UnicodeError, RecursionError):
-            # The checksum holds, so it was written so: by a newer milepost, within the format.
-            return
-        yield payload, stop, checksum
+        yield view[start:stop], stop, checksum
         offset, chain = stop, checksum
+
+
+def decode(payload: memoryview, *, path: str, offset: int) -> Record:
+    """The record in a payload whose checksum holds; `offset` is where it stands in the file.
+
+    Errors: `UnsupportedVersionError` for one of a kind not known here: it was written so by a newer
+        milepost, and to take it for a torn tail would drop what was acknowledged.
+    """
+    try:
+        found: Record = decode_payload(payload)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise UnsupportedVersionError(
+            f"{path} holds a record at byte {offset:,} that this milepost does not know",
+            path=path,
+            offset=offset,
+            supported=FORMAT_VERSION,
+            hint="install a newer milepost",
+        ) from error
+    return found
+
+
+def records(
+    data: bytes, offset: int, chain: int, *, path: str
+) -> Iterator[tuple[Record, int, int]]:
+    """`frames`, decoded."""
+    for payload, stop, checksum in frames(data, offset, chain):
+        yield decode(payload, path=path, offset=offset), stop, checksum
+        offset = stop
+
+
+def is_event(payload: memoryview) -> bool:
+    """Whether the payload holds an event, told by its tag alone: the journal's own are below 10."""
+    return len(payload) > 1 and payload[1] >= FIRST_EVENT_TAG

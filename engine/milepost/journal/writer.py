@@ -120,8 +120,9 @@ class JournalWriter:
                 try:
                     self.flush()
                 except BaseException:
-                    # The call fails, so its records must not go out with a later flush.
-                    del self._buffer[-len(data) :]
+                    # The call fails, so its records must not go out with a later flush. A new
+                    # buffer, because the error's frames may still hold a view of the old one.
+                    self._buffer = self._buffer[: -len(data)]
                     raise
         else:
             self._file.append(data, len(data))

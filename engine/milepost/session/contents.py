@@ -82,8 +82,8 @@ def _journal(data: bytes, name: str) -> Iterator[Any]:
     if version is None:
         raise FormatError(f"{name} has a damaged header", path=name, offset=0)
     offset = record.FILE_HEADER_BYTES
-    for payload, stop, _ in record.records(data, offset, record.first_seed(data)):
-        yield plain(payload)
+    for found, stop, _ in record.records(data, offset, record.first_seed(data), path=name):
+        yield plain(found)
         offset = stop
     rest = len(data[offset:].rstrip(b"\0"))
     if rest:

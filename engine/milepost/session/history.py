@@ -176,11 +176,16 @@ def load_version(files: Files, version: int) -> tuple[VersionInfo, SessionState]
 
 
 def read_journal(
-    folder: LocalDirectory, name: record.JournalName, uid: str, *, through: int | None = None
+    folder: LocalDirectory,
+    name: record.JournalName,
+    uid: str,
+    *,
+    through: int | None = None,
+    after: int = 0,
 ) -> Replay:
-    """One journal, as far as it is sure."""
+    """One journal, as far as it is sure; events up to `after` are checked and passed over."""
     data = folder.read(name.path, size_bytes_max=record.FILE_BYTES_MAX)
-    return replay(data, name, uid, through=through)
+    return replay(data, name, uid, through=through, after=after)
 
 
 def accepted_through(
@@ -297,7 +302,7 @@ def _fold_journals(folder: LocalDirectory, listing: _Listing, loaded: Loaded) ->
             before = None
             continue
         try:
-            part = read_journal(folder, name, state.uid, through=through)
+            part = read_journal(folder, name, state.uid, through=through, after=state.sequence)
         except StorageError as error:
             _note(loaded, "unreadable-journal", name.path, str(error), lossy=True)
             return empty

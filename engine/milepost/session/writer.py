@@ -789,8 +789,8 @@ def damaged(name: str, loaded: history.Loaded) -> DamagedError:
         f"session {name!r} is damaged: {reasons}",
         path=lost[0].path if lost else None,
         findings=loaded.findings,
-        hint=f"put the file back from another copy, or accept the loss with: milepost restore"
-        f" {name!r} {loaded.base.version} (milepost show {name!r} says what is sure)",
+        hint="put the file back from another copy, or accept the loss and go on from what is sure"
+        f" (milepost show {name!r}) with: milepost restore {name!r}",
     )
 
 

@@ -80,7 +80,7 @@ class VersionInfo(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def created_at(self) -> datetime:
         """When it was made."""
-        return datetime.fromtimestamp(self.created_ns / 1e9, UTC)
+        return utc(self.created_ns)
 
     @property
     def name(self) -> SnapshotName:
@@ -200,7 +200,8 @@ def check_header(header: frame.FrameHeader, name: SnapshotName) -> None:
 
 def _info(header: frame.FrameHeader, size_bytes: int) -> VersionInfo:
     facts = header.facts
-    restored = facts.get("restored_from")
+    restored: Any = facts.get("restored_from")
+    named: Any = facts.get("segments")
     return VersionInfo(
         version=header.version,
         sequence=header.sequence,
@@ -209,7 +210,7 @@ def _info(header: frame.FrameHeader, size_bytes: int) -> VersionInfo:
         size_bytes=size_bytes,
         by_hand=facts.get("by_hand") is True,
         restored_from=restored if isinstance(restored, int) else None,
-        segments=tuple(str(path) for path in facts.get("segments", ())),
+        segments=tuple(map(str, named)) if isinstance(named, (list, tuple)) else (),
     )
 
 
