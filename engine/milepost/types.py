@@ -9,6 +9,7 @@ Source: FORMAT.md, "Enums".
 from __future__ import annotations
 
 import enum
+import math
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -128,8 +129,21 @@ def label(member: enum.IntEnum) -> str:
     return member.name.lower()
 
 
-def _require(*, ok: bool, setting: str, value: object, rule: str) -> None:
-    if not ok:
+def _require(
+    config: object,
+    setting: str,
+    rule: str,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    whole: bool = False,
+) -> None:
+    """Refuse a setting that is no number, or none within its bounds, naming it."""
+    value = getattr(config, setting)
+    kinds = int if whole else (int, float)
+    is_number = isinstance(value, kinds) and not isinstance(value, bool)
+    if not is_number or not (least <= value <= most and (value > above or above == -math.inf)):
         raise ConfigurationError(f"{setting} is {value!r}; it must be {rule}")
 
 
@@ -154,14 +168,8 @@ class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for name in ("checkpoint_interval_seconds", "sync_interval_seconds"):
-            value = getattr(self, name)
-            _require(ok=value > 0, setting=name, value=value, rule="more than 0 seconds")
-        _require(
-            ok=self.max_detailed_progress_items >= 0,
-            setting="max_detailed_progress_items",
-            value=self.max_detailed_progress_items,
-            rule="0 or more",
-        )
+            _require(self, name, "more than 0 seconds", above=0)
+        _require(self, "max_detailed_progress_items", "0 or more", least=0, whole=True)
 
     @property
     def item_cap(self) -> int:
@@ -187,18 +195,9 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     backup_path: str | None = None
 
     def __post_init__(self) -> None:
-        _require(
-            ok=self.max_state_history >= 1,
-            setting="max_state_history",
-            value=self.max_state_history,
-            rule="at least 1: the newest state is never thrown away",
-        )
-        _require(
-            ok=self.cleanup_interval_hours > 0,
-            setting="cleanup_interval_hours",
-            value=self.cleanup_interval_hours,
-            rule="more than 0 hours",
-        )
+        rule = "at least 1: the newest state is never thrown away"
+        _require(self, "max_state_history", rule, least=1, whole=True)
+        _require(self, "cleanup_interval_hours", "more than 0 hours", above=0)
 
 
 class RecoveryConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -225,18 +224,12 @@ class RecoveryConfig(msgspec.Struct, frozen=True, kw_only=True):
     stalled_after_seconds: float = 3600.0
 
     def __post_init__(self) -> None:
-        _require(
-            ok=self.max_recovery_attempts >= 1,
-            setting="max_recovery_attempts",
-            value=self.max_recovery_attempts,
-            rule="at least 1",
-        )
-        _require(
-            ok=0.0 <= self.partial_recovery_threshold <= 1.0,
-            setting="partial_recovery_threshold",
-            value=self.partial_recovery_threshold,
-            rule="a share between 0 and 1",
-        )
+        _require(self, "max_recovery_attempts", "at least 1", least=1, whole=True)
+        _require(self, "recovery_delay_seconds", "0 seconds or more", least=0)
+        share = "a share between 0 and 1"
+        _require(self, "partial_recovery_threshold", share, least=0, most=1)
+        for name in ("stale_after_seconds", "stalled_after_seconds"):
+            _require(self, name, "more than 0 seconds", above=0)
 
 
 class JobConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -565,6 +565,17 @@ class SessionState(msgspec.Struct, array_like=True):
         known = number in self.pending_batches or 0 <= number < self.planned
         return BatchStatus.PENDING if known else None
 
+    def recorded(self, number: int) -> ActiveBatch | None:
+        """All item records of a batch; `None` if it was never begun, or kept none."""
+        failed = self.failed_batches.get(number)
+        completed = self.completed_batches.get(number)
+        return (
+            self.active_batches.get(number)
+            or self.pending_batches.get(number)
+            or (failed.partial_progress if failed else None)
+            or (completed.progress if completed else None)
+        )
+
     @property
     def planned(self) -> int:
         """How many batches the plan holds."""

@@ -23,9 +23,9 @@ from milepost.errors import (
 )
 from milepost.model import events as e
 from milepost.model.fold import copy
-from milepost.session import plan as plans
 from milepost.session.batch import Batch
 from milepost.session.registry import register, unregister
+from milepost.session.roster import Roster
 from milepost.session.subscription import EVENT_BUFFER, Subscription
 from milepost.snapshots import checkpoints, retention
 from milepost.storage.host import this_process
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from milepost.model.consistency import Finding
     from milepost.model.state import ActiveBatch, SessionState, SessionStatistics
     from milepost.session.writer import Writer
-    from milepost.snapshots.segments import PlannedBatch
     from milepost.types import CheckpointType, Key
 
 T = TypeVar("T")
@@ -81,8 +80,7 @@ class Session:
         self._error_message: str | None = None
         self._stop = False
         self._thread = threading.current_thread()
-        self._plan_read: list[PlannedBatch] | None = None
-        self._numbers_made: dict[str, int] | None = None
+        self._roster = Roster(writer, policy.recovery.max_recovery_attempts)
         self.name = writer.site.name
         self.is_new = writer.state.sequence == 1
         self.was_dead = writer.state.execution is not None
@@ -193,7 +191,7 @@ class Session:
 
     def is_done(self, key: str) -> bool:
         """Whether the batch of this key is completed."""
-        number = self._numbers.get(key)
+        number = self._roster.number_of(key)
         return number is not None and number in self._writer.state.completed_batches
 
     def judge(self, error: str | BaseException) -> tuple[str, BatchErrorType, bool]:
@@ -209,25 +207,6 @@ class Session:
         return text[:MESSAGE_CHARACTERS_MAX], verdict.error_type, verdict.is_recoverable
 
     # Batches.
-
-    @property
-    def _plan(self) -> list[PlannedBatch]:
-        """The sealed plan, read when it is first needed: a retry or a restart needs none."""
-        if self._plan_read is None:
-            writer = self._writer
-            self._plan_read = plans.load(writer.folder, writer.backups(), writer.state)
-        return self._plan_read
-
-    @property
-    def _numbers(self) -> dict[str, int]:
-        """Batch key to number."""
-        if self._numbers_made is None:
-            self._numbers_made = plans.index(self._writer.state, self._plan)
-        return self._numbers_made
-
-    def _forget_plan(self) -> None:
-        self._plan_read = None
-        self._numbers_made = None
 
     def start_batch(
         self,
@@ -247,8 +226,8 @@ class Session:
         with self._writer.lock:
             self._writer.ready()
             self.begin_execution()
-            number = self._number_for(key, number)
-            self._refuse_started(key, number, keeps_items=keeps_items)
+            number = self._roster.number_for(key, number)
+            self._roster.refuse_started(key, number, may_reopen=keeps_items)
             if payload is not None:
                 payload = plain_value(payload, f"the payload of batch {key!r}")
             self._writer.commit(
@@ -257,71 +236,27 @@ class Session:
                     self._writer.now_ns(),
                     number,
                     key,
-                    label if label is not None else self._planned_label(number),
+                    label if label is not None else self._roster.label_of(number),
                     payload,
                     items_total,
                     keeps_items,
                 )
             )
-            self._numbers[key] = number
+            self._roster.note(key, number)
             return self.batch(number)
 
     def batch(self, number: int) -> Batch:
         """A handle on a batch of this session."""
-        planned = self._plan[number] if number < len(self._plan) else None
-        recorded = self._recorded(number)
+        planned = self._roster.planned(number)
+        recorded = self.recorded(number)
         key = planned.key if planned else recorded.batch_id if recorded else str(number)
         label = planned.label if planned else recorded.label if recorded else None
         payload = planned.payload if planned else recorded.payload if recorded else None
         return Batch(self, self._writer, number, key, label or key, payload)
 
-    def _recorded(self, number: int) -> ActiveBatch | None:
-        state = self._writer.state
-        failed = state.failed_batches.get(number)
-        completed = state.completed_batches.get(number)
-        return (
-            state.active_batches.get(number)
-            or state.pending_batches.get(number)
-            or (failed.partial_progress if failed else None)
-            or (completed.progress if completed else None)
-        )
-
     def recorded(self, number: int) -> ActiveBatch | None:
         """All item records of a batch, live; `None` if it was never begun, or kept none."""
-        return self._recorded(number)
-
-    def _number_for(self, key: str, number: int | None) -> int:
-        if not isinstance(key, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers are not all typed
-            raise ConfigurationError(f"a batch key is text, not {type(key).__name__}: {key!r}")
-        known = self._numbers.get(key)
-        if number is None:
-            if known is not None:
-                return known
-            return 1 + max(self._numbers.values(), default=len(self._plan) - 1)
-        if number < 0 or isinstance(number, bool):
-            raise ConfigurationError(f"batch {key!r} cannot have number {number!r}")
-        if known is not None and known != number:
-            raise ConfigurationError(f"batch {key!r} is number {known}, not {number}")
-        status = self._writer.state.batch_status(number)
-        if known is None and status is not None:
-            raise ConfigurationError(
-                f"batch number {number} belongs to {self.batch(number).key!r}, not to {key!r}"
-            )
-        return number
-
-    def _refuse_started(self, key: str, number: int, *, keeps_items: bool) -> None:
-        status = self._writer.state.batch_status(number)
-        if status is BatchStatus.COMPLETED and not keeps_items:
-            raise ConfigurationError(
-                f"batch {key!r} is completed",
-                hint="ask session.is_done(key) first; milepost restart begins all anew",
-            )
-        active = self._writer.state.active_batches.get(number)
-        if active is not None and active.resumed_ns:
-            raise ConfigurationError(f"batch {key!r} is begun already and not ended")
-
-    def _planned_label(self, number: int) -> str | None:
-        return self._plan[number].label if number < len(self._plan) else None
+        return self._writer.state.recorded(number)
 
     def batches(
         self,
@@ -338,8 +273,7 @@ class Session:
         """
         self.ensure_plan(source, key=key, label=label, plan=plan)
         for number in self.to_do():
-            planned = self._plan[number]
-            batch = self.start_batch(planned.key)
+            batch = self.start_batch(self.batch(number).key)
             yield batch
             if batch.status is BatchStatus.PROCESSING:
                 batch.complete()
@@ -356,53 +290,7 @@ class Session:
 
         Returns how many batches were added. A kill before the end leaves no part of it.
         """
-        if plan not in {"frozen", "extend"}:
-            raise ConfigurationError(f"plan is {plan!r}; it must be 'frozen' or 'extend'")
-        with self._writer.lock:
-            self._writer.ready()
-            if self._writer.state.plan and plan == "frozen":
-                return 0
-        fresh = plans.enumerate_batches(source, key=key, label=label)
-        with self._writer.lock:
-            self._writer.ready()
-            self._writer.check_turn()
-            if self._writer.state.plan:
-                fresh = [each for each in fresh if each.key not in self._numbers]
-            first = self._writer.state.planned
-            self._refuse_unplanned(fresh, first)
-            parts = plans.seal(self._writer, fresh, first=first)
-            events: list[e.BatchEvent] = [
-                e.PlanSealed(
-                    self._writer.next_sequence + index,
-                    self._writer.now_ns(),
-                    e.NO_BATCH,
-                    part.path,
-                    part.first,
-                    part.count,
-                )
-                for index, part in enumerate(parts)
-            ]
-            if events:
-                self._writer.commit_all(events, durable=True)
-            # It is read back: this proves the file, and payloads look the same in every run.
-            self._forget_plan()
-            return len(fresh)
-
-    def _refuse_unplanned(self, fresh: list[plans.PlannedBatch], first: int) -> None:
-        """A batch begun by hand may hold a number that the plan is about to give away."""
-        state = self._writer.state
-        begun = {
-            **state.completed_batches,
-            **state.active_batches,
-            **state.failed_batches,
-            **state.pending_batches,
-        }
-        taken = [batch.batch_id for number, batch in begun.items() if number >= first]
-        if fresh and taken:
-            raise ConfigurationError(
-                f"batch {taken[0]!r} was begun by hand, and its number belongs to the plan",
-                hint="plan first, then begin further batches; or use a session of its own for them",
-            )
+        return self._roster.ensure_plan(source, key=key, label=label, plan=plan)
 
     def to_do(self) -> Iterator[int]:
         """Numbers of the planned batches to run now: interrupted, pending, then failed ones.
@@ -410,31 +298,16 @@ class Session:
         Failed ones come if they may be tried again: recoverable, and given up in fewer than
         `max_recovery_attempts` runs.
         """
-        state = self._writer.state
-        interrupted = sorted(number for number in state.active_batches if number < len(self._plan))
-        failed = self.recoverable()
-        yield from interrupted
-        begun = {*interrupted, *failed}
-        for number in range(len(self._plan)):
-            if number in begun or number in state.completed_batches:
-                continue
-            if number not in state.failed_batches and number not in state.active_batches:
-                yield number
-        yield from failed
+        return self._roster.to_do()
 
     def recoverable(self) -> list[int]:
         """Numbers of the failed batches that a run tries again by itself."""
-        limit = self._policy.recovery.max_recovery_attempts
-        return sorted(
-            number
-            for number, failed in self._writer.state.failed_batches.items()
-            if failed.is_recoverable and failed.retry_count < limit
-        )
+        return self._roster.recoverable()
 
     @property
     def plan_size(self) -> int:
         """How many batches the plan holds."""
-        return len(self._plan)
+        return self._writer.state.planned
 
     def set_total_batches(self, total: int | None) -> None:
         """Say how many batches there will be, where no plan says it."""
@@ -540,7 +413,7 @@ class Session:
             self._writer.ready()
             event = e.Restarted(self._writer.next_sequence, self._writer.now_ns(), e.NO_BATCH)
             self._writer.commit(event, durable=True)
-            self._forget_plan()
+            self._roster.forget()
             self._executing = False
 
     def put_back(self, batches: list[int], items: dict[int, list[Key]]) -> None:
@@ -562,7 +435,7 @@ class Session:
         """Make an older version the state again, as a new version; return its number."""
         with self._writer.lock:
             made = self._writer.restore(old, version)
-            self._forget_plan()
+            self._roster.forget()
             return made
 
     def clean(self, age_ns: int) -> tuple[int, int]:

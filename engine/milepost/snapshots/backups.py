@@ -40,6 +40,7 @@ def copy_version(
     """
     for path in needs:
         _copy(source, target, path)
+    versions.read_info(source, name)  # one that was swapped is not copied under a wrong name
     _copy(source, target, name.path)
     _prune(target, keep_last)
 

@@ -16,7 +16,7 @@ import msgspec
 from milepost.errors import ConfigurationError, FormatError, RecordTooLargeError, SchemaError
 from milepost.model.state import PlanPart
 from milepost.storage import frame
-from milepost.storage.values import encode_value
+from milepost.storage.values import encode_value, is_too_deep
 
 if TYPE_CHECKING:
     from milepost.storage.directory import LocalDirectory
@@ -93,6 +93,9 @@ def seal_plan(
 def _encode(batches: list[PlannedBatch]) -> bytes:
     try:
         body = _encode_plan(batches)
+        # Read back before anything is sealed: a plan that no reader takes would end the session.
+        if any(is_too_deep(batch.payload) for batch in _decode_plan(body)):
+            raise ValueError("a payload is nested too deeply")
     except (
         TypeError,
         ValueError,

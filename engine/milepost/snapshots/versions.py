@@ -9,16 +9,18 @@ Source: FORMAT.md, "Snapshots".
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
+from milepost.clock import utc
 from milepost.errors import FormatError, SchemaError, StorageError, UnsupportedVersionError
 from milepost.model.state import FOLD_VERSION, SCHEMA_VERSION, SessionState
 from milepost.storage import frame
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from milepost.storage.directory import LocalDirectory
 
 FOLDER: Final = "snapshots"

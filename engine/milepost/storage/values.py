@@ -69,12 +69,19 @@ def decode_value(encoded: bytes, what: str) -> Any:
         raise _too_deep(what) from error
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise SchemaError(f"{what} does not decode: {error}") from error
+    if is_too_deep(value):
+        raise _too_deep(what)
+    return value
+
+
+def is_too_deep(value: Any) -> bool:
+    """Whether plain data is nested deeper than `DEPTH_MAX`."""
     level = [value]
     for _ in range(DEPTH_MAX):
         level = [inner for outer in level for inner in _containers_in(outer)]
         if not level:
-            return value
-    raise _too_deep(what)
+            return False
+    return True
 
 
 @overload

@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
+from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 
 from milepost.types import BatchErrorType
@@ -85,7 +87,7 @@ def _chain(error: BaseException) -> list[BaseException]:
     """The error and what it was raised from: a wrapper often says less than what it wraps."""
     chain: list[BaseException] = []
     current: BaseException | None = error
-    while current is not None and current not in chain:
+    while current is not None and not any(current is each for each in chain):
         chain.append(current)
         current = current.__cause__
     return chain
@@ -101,6 +103,10 @@ def _judge(error: BaseException) -> Verdict | None:
     if modules.intersection(_DATABASE_MODULES) or names & _DATABASE_NAMES:
         final = bool(names & _DATABASE_FINAL)
         return Verdict(BatchErrorType.DATABASE_ERROR, is_recoverable=not final)
+    if "SSLError" in names:
+        # A certificate that is refused is refused again; it is a ValueError, but no wrong data.
+        again = "SSLCertVerificationError" not in names
+        return Verdict(BatchErrorType.NETWORK_ERROR, is_recoverable=again)
     status = _http_status(error)
     if status is not None:
         again = status >= 500 or status in {408, 425, 429}
@@ -123,9 +129,10 @@ def _errno(error: BaseException) -> int | None:
 
 def _http_status(error: BaseException) -> int | None:
     """The status of an HTTP error, as urllib, requests, httpx and aiohttp carry it."""
-    response = getattr(error, "response", None)
-    for holder, name in ((error, "status"), (error, "code"), (response, "status_code")):
-        status = getattr(holder, name, None)
-        if isinstance(status, int) and 400 <= status < 600:
-            return status
+    for path in ("status", "code", "response.status_code"):
+        # An exception's own properties may raise what they like.
+        with contextlib.suppress(Exception):
+            status = attrgetter(path)(error)
+            if isinstance(status, int) and 400 <= status < 600:
+                return status
     return None

@@ -22,5 +22,8 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
 
     def delay_seconds(self, failures: int) -> float:
         """Wait after this many failures in a row (from 1): half of it sure, half of it chance."""
-        longest = min(self.seconds_max, self.first_seconds * self.factor ** (failures - 1))
+        try:
+            longest = min(self.seconds_max, self.first_seconds * self.factor ** (failures - 1))
+        except OverflowError:  # after some hundred failures the power has no number any more
+            longest = self.seconds_max if self.first_seconds else 0.0
         return longest / 2 + random.uniform(0, longest / 2)  # noqa: S311  # jitter is no secret  # jitter is no secret
