@@ -38,8 +38,9 @@ from milepost.session import contents, history
 from milepost.session.creation import create_session
 from milepost.session.registry import find
 from milepost.session.session import Policy, Session
+from milepost.session.turn import Site
 from milepost.session.view import View, look
-from milepost.session.writer import Settings, Site, Writer
+from milepost.session.writer import Settings, Writer
 from milepost.snapshots import backups, checkpoints, retention, versions
 from milepost.storage import frame, marker
 from milepost.storage import lease as leases

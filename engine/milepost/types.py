@@ -143,7 +143,8 @@ def _require(
     value = getattr(config, setting)
     kinds = int if whole else (int, float)
     is_number = isinstance(value, kinds) and not isinstance(value, bool)
-    if not is_number or not (least <= value <= most and (value > above or above == -math.inf)):
+    # Not a number is within no bounds, so it is refused as well.
+    if not is_number or not least <= value <= most or not value > above:
         raise ConfigurationError(f"{setting} is {value!r}; it must be {rule}")
 
 

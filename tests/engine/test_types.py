@@ -38,8 +38,10 @@ CONFIGS: list[Any] = [TrackerConfig, StoreConfig, RecoveryConfig, JobConfig]
         ),
         (
             BatchErrorType,
-            "network_error database_error validation_error timeout_error resource_exhaustion"
-            " unknown_error",
+            (
+                "network_error database_error validation_error timeout_error"
+                " resource_exhaustion unknown_error"
+            ),
         ),
         (
             CheckpointType,

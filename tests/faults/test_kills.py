@@ -79,13 +79,13 @@ class Program(NamedTuple):
     Attributes:
         text: The script.
         workers: How many items are in hand at once.
-        count: How many items or batches it is told to work on.
+        size: How many items or batches it is told to work on.
         items: All items, as they stand in the log.
     """
 
     text: str
     workers: int
-    count: int
+    size: int
     items: list[str]
 
 
@@ -108,7 +108,7 @@ class Field:
         self.path = str(folder / "store")
         self.log = str(folder / "log")
         self._command = [sys.executable, "-c", program.text, self.path, self.log]
-        self._command.append(str(program.count))
+        self._command.append(str(program.size))
         (folder / "log").touch()
 
     def worked_on(self) -> list[str]:

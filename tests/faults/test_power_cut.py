@@ -11,6 +11,7 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
+
 from support.faults import PowerCut, in_child
 from support.workload import STEPS, Run, expected, go_on, look, store_at
 
@@ -18,9 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from support.workload import Seen
-
     import milepost
+    from support.workload import Seen
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "fork"), reason="a power cut is played in a forked process"

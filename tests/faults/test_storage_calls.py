@@ -13,13 +13,13 @@ import signal
 from typing import TYPE_CHECKING
 
 import pytest
+
+import milepost
 from support.faults import NEEDS_SPACE, Call, Fault, Faults, in_child
 from support.workload import STEPS, Run, expected, go_on, look, store_at, summary
 
-import milepost
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from support.workload import Seen
@@ -162,7 +162,7 @@ def _take_until_after(retrier: _Retrier, system: Faults, at: int) -> int:
 
 
 class _FullDisk:
-    """Refuses calls while `is_full`: all that need space, or only those for bytes, not for names."""
+    """Refuses calls while `is_full`: all that need space, or only those for bytes."""
 
     def __init__(self, system: Faults, refused: frozenset[str]) -> None:
         self.is_full = False

@@ -15,11 +15,11 @@ import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from support.faults import PowerCut, in_child
-from support.workload import store_at
 
 import milepost
 from milepost.model.status import SessionStatus
+from support.faults import PowerCut, in_child
+from support.workload import store_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -209,7 +209,9 @@ def test_random_walks(tmp_path: Path, seed: int) -> None:
         sure = next_key if cut else sure
 
 
-def _random_life(path: str, image: str, rng: random.Random, start: int) -> tuple[int | None, int, bool]:
+def _random_life(
+    path: str, image: str, rng: random.Random, start: int
+) -> tuple[int | None, int, bool]:
     """One process from its opening to its death.
 
     Returns how many items are surely on the disk (`None`: no more than before), how many were

@@ -1,4 +1,4 @@
-"""Doubles of the operating system's calls: they die, fail, tear, count, and lose what was not synced.
+"""Doubles of the operating system's calls: they die, fail, tear, count and lose unsynced bytes.
 
 - `Faults` does one wrong thing at one chosen call of a run, or fails every call for a while.
 - `PowerCut` keeps, beside the real folder, the image that a disk would still have after the power
@@ -19,15 +19,12 @@ import threading
 import traceback
 from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn, TypeAlias
 
-from milepost.session.registry import unregister
 from milepost.storage.syscalls import OperatingSystem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from typing_extensions import Buffer
-
-    from milepost import Session
 
 Fault: TypeAlias = Literal["crash", "torn", "eio", "enospc"]
 
@@ -110,7 +107,7 @@ class Faults(OperatingSystem):
         self._paths[descriptor] = path
         return descriptor
 
-    def pwrite(self, descriptor: int, data: Buffer, offset: int, /) -> int:  # type: ignore[override]
+    def pwrite(self, descriptor: int, data: Buffer, offset: int, /) -> int:
         view = memoryview(data)
         if self._note("pwrite", self._paths.get(descriptor, ""), len(view)):
             os.pwrite(descriptor, view[: len(view) // 2], offset)
@@ -135,11 +132,11 @@ class Faults(OperatingSystem):
         if self._really_sync:
             super().sync_folder(path)
 
-    def rename(self, source: str, target: str) -> None:  # type: ignore[override]
+    def rename(self, source: str, target: str) -> None:
         self._note("rename", target)
         os.replace(source, target)
 
-    def remove(self, path: str) -> None:  # type: ignore[override]
+    def remove(self, path: str) -> None:
         self._note("remove", path)
         os.unlink(path)
 
@@ -147,7 +144,7 @@ class Faults(OperatingSystem):
         self._note("make_folder", path)
         super().make_folder(path)
 
-    def remove_folder(self, path: str) -> None:  # type: ignore[override]
+    def remove_folder(self, path: str) -> None:
         self._note("remove_folder", path)
         os.rmdir(path)
 
@@ -253,9 +250,7 @@ class PowerCut(OperatingSystem):
             folder = inner
         return folder, parts[-1]
 
-    def _change(
-        self, path: str, node: _File | _Folder | None, source: str | None = None
-    ) -> None:
+    def _change(self, path: str, node: _File | _Folder | None, source: str | None = None) -> None:
         folder, name = self._node(path)
         moved_from = self._node(source) if source is not None else None
         if moved_from is not None:
@@ -278,7 +273,7 @@ class PowerCut(OperatingSystem):
             self._change(path, node)
             return descriptor
 
-    def pwrite(self, descriptor: int, data: Buffer, offset: int, /) -> int:  # type: ignore[override]
+    def pwrite(self, descriptor: int, data: Buffer, offset: int, /) -> int:
         with self._lock:
             self._before()
             written = os.pwrite(descriptor, data, offset)
@@ -326,13 +321,13 @@ class PowerCut(OperatingSystem):
                     left.append(change)
             self._changes = left
 
-    def rename(self, source: str, target: str) -> None:  # type: ignore[override]
+    def rename(self, source: str, target: str) -> None:
         with self._lock:
             self._before()
             os.replace(source, target)
             self._change(target, None, source)
 
-    def remove(self, path: str) -> None:  # type: ignore[override]
+    def remove(self, path: str) -> None:
         with self._lock:
             self._before()
             os.unlink(path)
@@ -345,7 +340,7 @@ class PowerCut(OperatingSystem):
             if self._is_inside(path):
                 self._change(path, _Folder())
 
-    def remove_folder(self, path: str) -> None:  # type: ignore[override]
+    def remove_folder(self, path: str) -> None:
         with self._lock:
             self._before()
             os.rmdir(path)
@@ -457,7 +452,7 @@ def in_child(body: Callable[[Callable[[bytes], None]], None]) -> Ended:
             os.close(reading)
             body(lambda data: (os.write(writing, data), None)[1])
             code = 0
-        except BaseException:  # noqa: BLE001  # the parent must not see this stack unwound
+        except BaseException:  # the parent must not see this stack unwound
             traceback.print_exc(file=sys.__stderr__)
         finally:
             os._exit(code)
@@ -470,18 +465,3 @@ def in_child(body: Callable[[Callable[[bytes], None]], None]) -> Ended:
     if os.WIFSIGNALED(status):
         return Ended(bytes(told), os.WTERMSIG(status), 0)
     return Ended(bytes(told), 0, os.waitstatus_to_exitcode(status))
-
-
-def abandon(session: Session) -> None:
-    """What a kill leaves of a session, without ending this process: nothing is written any more,
-    and what the system takes back from a dead process is taken back.
-    """
-    writer = session._writer
-    writer._closed = writer._attention = True
-    if writer._keeper is not None:
-        writer._keeper.stop()
-    if writer._journal is not None:
-        writer._journal._file.close()
-    writer._heartbeat.close()
-    writer._writer_lock.release()
-    unregister(writer.folder.root, session)

@@ -44,7 +44,7 @@ class Recording(OperatingSystem):
         self._paths[descriptor] = path
         return descriptor
 
-    def pwrite(self, descriptor: int, data: Buffer, offset: int, /) -> int:  # type: ignore[override]  # a plain method here
+    def pwrite(self, descriptor: int, data: Buffer, offset: int, /) -> int:
         self._note("write", self._paths[descriptor])
         view = memoryview(data)
         if self.at_most is not None:
@@ -72,11 +72,11 @@ class Recording(OperatingSystem):
         self._note("fsync-folder", path)
         super().sync_folder(path)
 
-    def rename(self, source: str, target: str) -> None:  # type: ignore[override]  # a plain method here
+    def rename(self, source: str, target: str) -> None:
         self._note("rename", source, target)
         os.replace(source, target)
 
-    def remove(self, path: str) -> None:  # type: ignore[override]  # a plain method here
+    def remove(self, path: str) -> None:
         self._note("remove", path)
         os.unlink(path)
 
@@ -84,6 +84,6 @@ class Recording(OperatingSystem):
         self._note("mkdir", path)
         super().make_folder(path)
 
-    def remove_folder(self, path: str) -> None:  # type: ignore[override]  # a plain method here
+    def remove_folder(self, path: str) -> None:
         self._note("rmdir", path)
         os.rmdir(path)

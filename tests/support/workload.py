@@ -6,14 +6,13 @@ after the last step that returned, or the one after the step that was in flight.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import milepost
 from milepost.storage.directory import LocalDirectory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from milepost.storage.syscalls import Syscalls
 
 WORK: Final = "work"
@@ -22,20 +21,6 @@ _DONE = milepost.ItemStatus.COMPLETED
 _FAILED = milepost.ItemStatus.FAILED
 
 Seen = dict[str, Any]
-
-
-class Step(NamedTuple):
-    """One call.
-
-    Attributes:
-        name: What it does.
-        act: The call.
-        durable: Whether, on return, its effect and all before it survive a power cut.
-    """
-
-    name: str
-    act: Callable[[Run], object]
-    durable: bool = False
 
 
 def store_at(
@@ -48,9 +33,7 @@ def store_at(
     """A store that keeps little, snapshots only when asked, and leaves syncs to the calls."""
     return milepost.Store(
         config=config or milepost.StoreConfig(max_state_history=2),
-        tracker=milepost.TrackerConfig(
-            checkpoint_interval_seconds=1e9, sync_interval_seconds=30.0
-        ),
+        tracker=milepost.TrackerConfig(checkpoint_interval_seconds=1e9, sync_interval_seconds=30.0),
         clock=clock or milepost.ManualClock(),
         directory=LocalDirectory(path, system=system),
     )
@@ -106,6 +89,20 @@ class Run:
         self.store.restore(WORK, self.versions[-1])
 
 
+class Step(NamedTuple):
+    """One call.
+
+    Attributes:
+        name: What it does.
+        act: The call.
+        durable: Whether, on return, its effect and all before it survive a power cut.
+    """
+
+    name: str
+    act: Callable[[Run], object]
+    durable: bool = False
+
+
 STEPS: Final = (
     Step("open", Run.open, durable=True),
     Step("total", lambda r: r.session.set_total_batches(5)),
@@ -114,7 +111,9 @@ STEPS: Final = (
     Step("item", lambda r: r.in_hand.update_item("p-1", _DONE)),
     Step(
         "items",
-        lambda r: r.in_hand.update_items([("p-2", _DONE), ("p-3", _FAILED, "HTTP 420"), (4, _DONE)]),
+        lambda r: r.in_hand.update_items(
+            [("p-2", _DONE), ("p-3", _FAILED, "HTTP 420"), (4, _DONE)]
+        ),
     ),
     Step(
         "phase",
@@ -168,7 +167,7 @@ def summary(state: milepost.SessionState) -> Seen:
     """
 
     def items(batch: milepost.ActiveBatch) -> dict[Any, str]:
-        found = {key: "completed" for key in batch.done}
+        found = dict.fromkeys(batch.done, "completed")
         for item in (*batch.open.values(), *batch.finished.values()):
             found[item.item_id] = milepost.label(item.status)
         return {key: "pending" if each == "processing" else each for key, each in found.items()}
@@ -183,7 +182,9 @@ def summary(state: milepost.SessionState) -> Seen:
         "planned": state.planned,
         "active": {n: open_batch(each) for n, each in state.active_batches.items()},
         "pending": {n: open_batch(each) for n, each in state.pending_batches.items()},
-        "failed": {n: open_batch(each.partial_progress) for n, each in state.failed_batches.items()},
+        "failed": {
+            n: open_batch(each.partial_progress) for n, each in state.failed_batches.items()
+        },
         "completed": {
             n: (each.batch_id, each.items_processed) for n, each in state.completed_batches.items()
         },

@@ -192,7 +192,7 @@ def decode(payload: memoryview, *, path: str, offset: int) -> Record:
 
 
 def records(
-    data: bytes, offset: int, chain: int, *, path: str
+    data: bytes, offset: int, chain: int, *, path: str = "this journal"
 ) -> Iterator[tuple[Record, int, int]]:
     """`frames`, decoded."""
     for payload, stop, checksum in frames(data, offset, chain):

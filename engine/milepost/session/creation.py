@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from milepost.model.state import SessionState
-    from milepost.session.writer import Settings, Site
+    from milepost.session.turn import Site
+    from milepost.session.writer import Settings
     from milepost.storage.directory import LocalDirectory
     from milepost.types import SessionKind
 

@@ -54,7 +54,7 @@ class Keeper:
             try:
                 writer.sync_behind()
                 if self._clock.monotonic() >= beat_at:
-                    writer.beat()
+                    writer.turn.beat()
                     beat_at = self._clock.monotonic() + BEAT_SECONDS
                 writer.snapshot_if_due()
                 writer.back_up()

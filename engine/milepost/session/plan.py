@@ -116,7 +116,7 @@ def seal(writer: Writer, batches: list[PlannedBatch], *, first: int) -> list[Pla
                 sequence=writer.state.sequence,
                 created_ns=writer.now_ns(),
                 identity=writer.identity,
-                level=frame.LEVEL_SEALED if writer.level > 0 else writer.level,
+                level=frame.LEVEL_SEALED if writer.archive.level > 0 else writer.archive.level,
             )
         )
     return parts

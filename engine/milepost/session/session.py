@@ -106,7 +106,7 @@ class Session:
                     self._writer.next_sequence,
                     self._writer.now_ns(),
                     e.NO_BATCH,
-                    self._writer.epoch,
+                    self._writer.turn.epoch,
                     process.host,
                     process.pid,
                     process.boot_id,
@@ -151,7 +151,7 @@ class Session:
     @property
     def notice(self) -> str:
         """What its user should know about where it comes from; empty for nothing."""
-        return self._writer.notice
+        return self._writer.turn.notice
 
     @property
     def path(self) -> str:
@@ -167,7 +167,7 @@ class Session:
     def epoch(self) -> int:
         """The turn in which this run began, or would begin."""
         executions = self._writer.state.executions
-        return executions[-1].epoch if self._executing else self._writer.epoch
+        return executions[-1].epoch if self._executing else self._writer.turn.epoch
 
     @property
     def recovery(self) -> RecoveryConfig:
@@ -177,7 +177,7 @@ class Session:
     @property
     def backup_error(self) -> str:
         """What was last wrong with the backup; empty while it works."""
-        return self._writer.backup_error
+        return self._writer.archive.backup_error
 
     @property
     def closed(self) -> bool:
@@ -376,7 +376,7 @@ class Session:
                 sequence=self._writer.state.sequence,
                 created_ns=self._writer.now_ns(),
                 identity=self._writer.identity,
-                level=self._writer.level,
+                level=self._writer.archive.level,
             )
             self._writer.commit(
                 e.CheckpointSaved(
@@ -457,7 +457,9 @@ class Session:
                 writer.snapshot()
                 for checkpoint_id in old:
                     writer.folder.remove(checkpoints.path_of(checkpoint_id))
-            decision = retention.decide_by_age(writer.versions, older_than_ns=age_ns, now_ns=now_ns)
+            decision = retention.decide_by_age(
+                writer.archive.versions, older_than_ns=age_ns, now_ns=now_ns
+            )
             return writer.let_go(decision), len(old)
 
     # Stopping and ending.

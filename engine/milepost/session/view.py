@@ -15,7 +15,7 @@ from milepost.snapshots import manifest
 from milepost.storage import lease as leases
 
 if TYPE_CHECKING:
-    from milepost.session.writer import Site
+    from milepost.session.turn import Site
 
 
 class View(NamedTuple):

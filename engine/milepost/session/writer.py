@@ -19,17 +19,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import uuid
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
-
-import msgspec
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from milepost.clock import Clock, SystemClock
 from milepost.errors import (
     ClosedError,
     DamagedError,
     DurabilityLostError,
-    FormatError,
     MilepostError,
     StorageError,
     SupersededError,
@@ -39,15 +35,15 @@ from milepost.journal.writer import JournalWriter
 from milepost.model import fold
 from milepost.model.events import NO_BATCH, ItemCapChanged, Restored
 from milepost.session import history
+from milepost.session.archive import Archive
 from milepost.session.keeper import Keeper
-from milepost.snapshots import backups, checkpoints, retention, segments, versions
-from milepost.snapshots import manifest as manifests
-from milepost.storage import frame
+from milepost.session.turn import Site, Turn
+from milepost.session.view import check_name_of
+from milepost.snapshots import checkpoints, retention, segments, versions
 from milepost.storage import lease as leases
 from milepost.storage.directory import LocalDirectory
-from milepost.storage.host import this_process
 from milepost.storage.values import encode_value
-from milepost.types import Durability, StoreConfig, TrackerConfig, label
+from milepost.types import Durability, StoreConfig, TrackerConfig
 
 if TYPE_CHECKING:
     from milepost.journal.reader import Replay
@@ -55,7 +51,6 @@ if TYPE_CHECKING:
     from milepost.model.events import BatchEvent
     from milepost.model.state import SessionState
     from milepost.session.subscription import Subscription
-    from milepost.snapshots.versions import VersionInfo
 
 logger = logging.getLogger("milepost.session")
 
@@ -81,20 +76,6 @@ class Settings(NamedTuple):
     clock: Clock = SystemClock()
 
 
-class Site(NamedTuple):
-    """Where a session is.
-
-    Attributes:
-        folder: Its folder.
-        folder_name: The name of that folder.
-        name: The session's name.
-    """
-
-    folder: LocalDirectory
-    folder_name: str
-    name: str
-
-
 class Writer:
     """The one who writes a session."""
 
@@ -103,34 +84,24 @@ class Writer:
         self.site = site
         self.settings = settings
         self.lock = threading.RLock()
-        self.backup_error = ""
         self.snapshot_error = ""
         self.findings: list[Finding] = []
-        self.notice = ""
+        self.turn = Turn(site, settings.clock)
+        self.archive = Archive(
+            site, self.turn, settings.store, settings.backup_root, settings.clock
+        )
         self._folder = site.folder
         self._now_ns = settings.clock.now_ns
-        self._level = frame.LEVEL_HOT if settings.store.enable_compression else frame.LEVEL_NONE
         self._disk = settings.durability == "disk"
-        self._writer_lock = leases.WriterLock(site.folder)
         self._journal: JournalWriter | None = None
         self._predecessor: JournalWriter | Replay | None = None
         self._subscriptions: tuple[Subscription, ...] = ()
-        self._versions: list[VersionInfo] = []
         self._attention = False
         self._broken: str | None = None
         self._failure: MilepostError | None = None
         self._closed = False
-        self._backup_queue: list[VersionInfo] = []
-        self._changed_at = 0.0
         self._keeper: Keeper | None = None
-        self.epoch = 0
-        self._claimed = 0
-        self.lineage = ""
         self.state: SessionState
-        self._last_version = 0
-        self._last_snapshot: VersionInfo
-        self._heartbeat: leases.Heartbeat
-        self._inode = 0
 
     # Opening.
 
@@ -140,45 +111,33 @@ class Writer:
         Errors: `AlreadyLockedError`; `DamagedError` where acknowledged work is missing and that is
             not accepted; `UnsupportedVersionError` for a newer milepost's session.
         """
-        self._writer_lock.acquire()
+        self.turn.acquire()
         try:
             self._take_turn(accept_loss=accept_loss)
         except BaseException:
-            self._writer_lock.release()
+            self.turn.release()
             raise
 
     def _take_turn(self, *, accept_loss: bool) -> None:
         before = leases.newest_lease(self._folder)
-        self._inode = self._status_inode()
-        uid = before.session_uid if before else history.load(self._files(None)).state.uid
-        self.lineage = before.lineage if before else uuid.uuid4().hex
-        if before is not None and before.folder_inode != self._inode:
-            self.lineage = uuid.uuid4().hex
-            self.notice = (
-                f"this is a copy of the session that process {before.pid} wrote on {before.host};"
-                " it goes on as a line of its own"
-            )
+        self.turn.follow(before)
+        files = self.archive.files(before)
+        uid = before.session_uid if before else history.load(files).state.uid
         # The lease before the look: a writer elsewhere is told before we believe its journal.
-        self._take_lease(history.highest_epoch(self._files(before)), uid)
+        self.turn.take(history.highest_epoch(files), uid)
         # Names that a killed writer left in memory alone: we are about to build on them.
         self._folder.settle(
             ("", record.FOLDER, versions.FOLDER, segments.FOLDER, checkpoints.FOLDER)
         )
-        loaded = history.load(self._files(before))
-        if loaded.state.session_id != self.site.name:
-            raise FormatError(
-                f"the folder of session {self.site.name!r} holds session"
-                f" {loaded.state.session_id!r}",
-                path=self._folder.root,
-                hint="it was renamed or copied by hand; give it back its own name",
-            )
+        loaded = history.load(files)
+        check_name_of(self.site, loaded)
         if loaded.is_lossy and not accept_loss:
             raise damaged(self.site.name, loaded)
         self._adopt(loaded)
         self._sweep()
-        if self.state.sequence > self._last_snapshot.sequence or loaded.from_backup:
-            self._write_snapshot(by_hand=False, restored_from=None)
-            self._changed_files()
+        if self.state.sequence > self.archive.latest.sequence or loaded.from_backup:
+            self._save()
+            self.archive.write_manifest(self.state)
         if self.state.item_cap != self.settings.tracker.item_cap:
             self.commit(
                 ItemCapChanged(
@@ -195,88 +154,19 @@ class Writer:
                 with contextlib.suppress(StorageError):
                     self._folder.remove(f"{folder}/{name}".lstrip("/"))
 
-    def _files(self, lease: leases.Lease | None) -> history.Files:
-        root = self.settings.backup_root
-        if root is None:
-            return history.Files(self._folder)
-        lineage = lease.lineage if lease else None
-        return history.Files(
-            self._folder, tuple(backups.find(root, lineage, self.site.folder_name))
-        )
-
     def backups(self) -> tuple[LocalDirectory, ...]:
         """Where second copies of the immutable files may be."""
-        return self._files(leases.newest_lease(self._folder)).backups
+        return self.archive.files(leases.newest_lease(self._folder)).backups
 
     def _adopt(self, loaded: history.Loaded) -> None:
         self.state = loaded.state
         self.findings = loaded.findings
         self._predecessor = loaded.tip
-        self._last_version = loaded.version
-        self._last_snapshot = loaded.base
-        self._versions = versions.list_versions(self._folder)
+        self.archive.adopt(loaded)
         if loaded.is_lossy:
             # The loss is accepted: numbers that may have been used are not used again.
             self.state.sequence = max(self.state.sequence, loaded.highest)
             self._predecessor = None
-
-    def _take_lease(self, highest: int, uid: str) -> None:
-        """Create the next free lease; exactly one writer can create each."""
-        process = this_process()
-        self._folder.make_folder("leases")
-        epoch = highest + 1
-        while True:
-            lease = leases.Lease(
-                epoch=epoch,
-                session=self.site.name,
-                session_uid=uid,
-                lineage=self.lineage,
-                host=process.host,
-                boot_id=process.boot_id,
-                pid=process.pid,
-                process_started=process.process_started,
-                folder_inode=self._inode,
-                taken_at_ns=self._now_ns(),
-            )
-            data = leases.encode_lease(lease)
-            # From here on the name may be ours, whatever fails or interrupts us in between.
-            self._claimed = epoch
-            if self._folder.create_whole(leases.lease_path(epoch), data):
-                break
-            self._claimed = 0
-            if self.epoch:
-                self.check_turn()  # not opening: who took this one has superseded us
-            epoch += 1
-        self.epoch = epoch
-        self._heartbeat = leases.Heartbeat(self._folder, epoch, self._inode)
-        self._claimed = 0
-
-    def _own_what_was_claimed(self) -> None:
-        """A lease that a failed or interrupted call left half made is ours, and no successor's."""
-        epoch, self._claimed = self._claimed, 0
-        if not self._folder.exists(leases.lease_path(epoch)):
-            return
-        with contextlib.suppress(FormatError, StorageError):
-            found = leases.read_lease(self._folder, epoch)
-            process = this_process()
-            if (found.host, found.pid, found.process_started) != (
-                process.host,
-                process.pid,
-                process.process_started,
-            ):
-                return
-        self.epoch = epoch
-        self._heartbeat = leases.Heartbeat(self._folder, epoch, self._inode)
-
-    def _status_inode(self) -> int:
-        status = self._folder.stat()
-        if status is None:
-            raise StorageError(
-                f"the session's folder is no longer at {self._folder.root}",
-                operation="stat",
-                path=self._folder.root,
-            )
-        return status.inode
 
     # Committing events; the caller holds the lock.
 
@@ -338,7 +228,7 @@ class Writer:
             journal.append(payloads, last)
             if durable or self._disk:
                 journal.sync()
-                self._heartbeat.check()
+                self.turn.check()
         except SupersededError as error:
             self._failure = error
             raise
@@ -352,7 +242,7 @@ class Writer:
 
     def _begin_journal(self) -> JournalWriter:
         self.check_turn()
-        name = record.JournalName(self.epoch, self.state.sequence + 1)
+        name = record.JournalName(self.turn.epoch, self.state.sequence + 1)
         self._attention = True
         self._broken = "a journal could not be begun"
         self._journal = JournalWriter.create(
@@ -365,7 +255,7 @@ class Writer:
         )
         self._broken = None
         self._attention = False
-        self._changed_files()
+        self.archive.write_manifest(self.state)
         return self._journal
 
     def _cannot_encode(self, event: BatchEvent, error: Exception) -> MilepostError:
@@ -392,9 +282,8 @@ class Writer:
                 self._broken = str(failure)
             self._attention = True
             raise failure
-        if self._claimed:
-            self._own_what_was_claimed()
-        self._heartbeat.check()
+        self.turn.own_what_was_claimed()
+        self.check_turn()
         if self._broken is not None:
             self._heal()
         elif self._attention:
@@ -412,10 +301,9 @@ class Writer:
             self._journal.close()
             self._journal = None
         self._predecessor = None
-        self._heartbeat.close()
-        self._take_lease(self.epoch, self.state.uid)
-        if self.state.sequence > self._last_snapshot.sequence:
-            self._write_snapshot(by_hand=False, restored_from=None)
+        self.turn.take(self.turn.epoch, self.state.uid)
+        if self.state.sequence > self.archive.latest.sequence:
+            self._save()
         else:
             # No sequence gets a second snapshot: the new journal says where the broken one ends.
             self._begin_journal()
@@ -430,14 +318,13 @@ class Writer:
                 journal.flush()
             journal.close()
             self._journal = None
-        self._heartbeat.close()
-        loaded = history.load(self._files(leases.newest_lease(self._folder)))
+        loaded = history.load(self.archive.files(leases.newest_lease(self._folder)))
         if loaded.is_lossy or loaded.state.sequence < self.state.sequence:
             raise damaged(self.site.name, loaded)
-        self._take_lease(max(self.epoch, loaded.epoch), self.state.uid)
+        self.turn.take(max(self.turn.epoch, loaded.epoch), self.state.uid)
         self._adopt(loaded)
-        if self.state.sequence > self._last_snapshot.sequence:
-            self._write_snapshot(by_hand=False, restored_from=None)
+        if self.state.sequence > self.archive.latest.sequence:
+            self._save()
         self._attention = False
 
     # Syncs and snapshots.
@@ -448,18 +335,19 @@ class Writer:
             self.ready()
             journal = self._journal
             if journal is not None and journal.synced_through < journal.last:
+                self._attention = True
                 try:
                     journal.sync()
                 except MilepostError as error:
-                    self._attention = True
                     self._broken = str(error)
                     raise
+                self._attention = False
             self.check_turn()
 
     def check_turn(self) -> None:
         """Raise if another writer took over, or if the folder is not where it was."""
         try:
-            self._heartbeat.check()
+            self.turn.check()
         except SupersededError as error:
             self._failure = error
             raise
@@ -468,13 +356,21 @@ class Writer:
         """Save the state as a whole and return the version that holds it."""
         with self.lock:
             self.ready()
-            if self.state.sequence == self._last_snapshot.sequence:
-                return self._last_snapshot.version
+            if self.state.sequence == self.archive.latest.sequence:
+                self.check_turn()  # a version in a folder that is gone is none
+                return self.archive.latest.version
             self.flush()
-            self._write_snapshot(by_hand=by_hand, restored_from=None)
+            # What interrupts us before the rotation is done is mended by `_attend`.
+            self._attention = True
+            try:
+                made = self._save(by_hand=by_hand)
+            except MilepostError:
+                self._attention = False  # nothing was published; the journal is as it was
+                raise
             self._rotate()
-            self._keep_house()
-            return self._last_version
+            self._attention = False
+            self.archive.keep_house(self.state)
+            return made
 
     def restore(self, old: SessionState, version: int) -> int:
         """Make an older version the state again, as a new version; return its number."""
@@ -482,46 +378,40 @@ class Writer:
             self.ready()
             self.flush()
             event = Restored(self.next_sequence, self._now_ns(), NO_BATCH, version, old.sequence)
-            before = self.state
-            self.state = fold.restored(fold.copy(before), old, event)
-            try:
-                self._write_snapshot(by_hand=True, restored_from=version)
-            except BaseException:
-                self.state = before
-                raise
+            restored = fold.restored(fold.copy(self.state), old, event)
+            # Whatever fails or interrupts us from here on: the disk says which of the two it is.
+            self._attention = True
+            made = self._save(restored, by_hand=True, restored_from=version)
+            self.state = restored
             self._rotate()
-            self._keep_house()
+            self._attention = False
+            self.archive.keep_house(self.state)
             for subscription in self._subscriptions:
                 subscription.push(event)
-            return self._last_version
+            return made
 
-    def _write_snapshot(self, *, by_hand: bool, restored_from: int | None) -> None:
+    def _save(
+        self,
+        state: SessionState | None = None,
+        *,
+        by_hand: bool = False,
+        restored_from: int | None = None,
+    ) -> int:
         journal = self._journal or self._predecessor
-        name = versions.SnapshotName(self.epoch, self.state.sequence, self._last_version + 1)
-        # The number is spent even if this fails: a name is never used twice.
-        self._last_version += 1
-        info = versions.write(
-            self._folder,
-            self.state,
-            name=name,
-            created_ns=self._now_ns(),
+        return self.archive.save(
+            self.state if state is None else state,
+            parent=journal.name.name if journal is not None else None,
             by_hand=by_hand,
             restored_from=restored_from,
-            parents=(journal.name.name,) if journal is not None else (),
-            level=self._level,
         )
-        self._last_snapshot = info
-        self.state.last_snapshot_ns = info.created_ns
-        self._versions.append(info)
-        if self.settings.backup_root is not None:
-            self._backup_queue.append(info)
 
     def _rotate(self) -> None:
         """After a snapshot the next event begins a new journal."""
-        if self._journal is not None:
-            self._predecessor = self._journal
-            self._journal.close()
+        journal = self._journal
+        if journal is not None:
+            self._predecessor = journal
             self._journal = None
+            journal.close()
 
     # Called by the keeper, from its thread.
 
@@ -535,25 +425,26 @@ class Writer:
                 return
             through = journal.last
             journal.flush()
-        journal.sync_appended()
+        try:
+            journal.sync_appended()
+        except DurabilityLostError:
+            with self.lock:
+                if self._journal is not journal:
+                    return  # it was synced and closed meanwhile; a newer one takes its place
+            raise
         with self.lock:
             if self._journal is journal and not self._attention:
                 journal.note_synced(through)
                 journal.write_mark()
-
-    def beat(self) -> None:
-        """Show a sign of life, and look whether the turn is still ours."""
-        self._heartbeat.beat()
-        self._heartbeat.check()
 
     def snapshot_if_due(self) -> None:
         """Save when the interval has passed and something changed, or the journal is long."""
         with self.lock:
             if self._attention or self._failure is not None or self._closed:
                 return
-            if self.state.sequence == self._last_snapshot.sequence:
+            if self.state.sequence == self.archive.latest.sequence:
                 return
-            age = (self._now_ns() - self._last_snapshot.created_ns) / 1e9
+            age = (self._now_ns() - self.archive.latest.created_ns) / 1e9
             interval = self.settings.tracker.checkpoint_interval_seconds
             size = self._journal.size_bytes if self._journal is not None else 0
             # A clock that was set back must not put snapshots off for as long.
@@ -569,130 +460,27 @@ class Writer:
                 self.snapshot_error = ""
 
     def back_up(self) -> None:
-        """Copy the newest snapshot that has no second copy; a failure is told, not raised."""
-        root = self.settings.backup_root
+        """Copy the newest snapshot, if it has no second copy; a failure is told, not raised."""
         with self.lock:
-            queue, self._backup_queue = self._backup_queue, []
-            if not queue or root is None:
-                return
-            info = queue[-1]
-            needs = [part.path for part in self.state.plan]
-            needs += [checkpoints.path_of(each.id) for each in self.state.checkpoints]
-        target = backups.folder_for(root, self.lineage, self.site.folder_name)
-        try:
-            backups.copy_version(
-                self._folder,
-                target,
-                info.name,
-                needs=needs,
-                keep_last=self.settings.store.max_state_history,
-            )
-        except (MilepostError, OSError) as error:
-            self.backup_error = str(error)
-            logger.warning("session %r: the backup failed: %s", self.site.name, error)
-            self._changed_files()
-        else:
-            if self.backup_error:
-                self.backup_error = ""
-                self._changed_files()
-
-    # Keeping house.
-
-    def _keep_house(self) -> None:
-        """Let go of what nothing kept needs; a disk that refuses it fails nothing."""
-        keep_last = self.settings.store.max_state_history
-        if self._backup_queue:
-            # The newest has no second copy yet: the one before must not go first.
-            keep_last = max(2, keep_last)
-        decision = retention.decide(self._versions, keep_last=keep_last, now_ns=self._now_ns())
-        self.let_go(decision)
+            task = self.archive.next_backup(self.state)
+        if task is not None and self.archive.copy(task):
+            with self.lock:
+                self.archive.write_manifest(self.state)
 
     def let_go(self, decision: retention.Decision) -> int:
         """Carry out a decision about versions; returns how many snapshots were removed."""
         with self.lock:
-            going = [each for each in self._versions if each.version in decision.remove]
-            self._versions = [each for each in self._versions if each.version in decision.keep]
-            kept_journals, old_journals = self._split_journals()
-            self._changed_files(kept_journals)
-            with contextlib.suppress(StorageError):
-                for each in going:
-                    self._folder.remove(each.name.path)
-                for journal in old_journals:
-                    self._folder.remove(journal.path)
-                self._let_go_of_leases()
-            return len(going)
-
-    def _split_journals(self) -> tuple[list[record.JournalName], list[record.JournalName]]:
-        there = history.journals(self._folder)
-        old = retention.journals_to_remove(there, self._versions)
-        return [name for name in there if name not in old], old
-
-    def _let_go_of_leases(self) -> None:
-        used = [each.epoch for each in self._versions]
-        used += [name.epoch for name in history.journals(self._folder)]
-        oldest = min([self.epoch, *used])
-        for epoch in leases.epochs(self._folder):
-            if epoch < oldest:
-                self._folder.remove(leases.lease_path(epoch))
-                self._folder.remove(f"leases/{epoch}.beat")
-
-    def _changed_files(self, journals: list[record.JournalName] | None = None) -> None:
-        """Write the manifest anew."""
-        if journals is None:
-            journals = history.journals(self._folder)
-        state = self.state
-        manifests.write(
-            self._folder,
-            manifests.Manifest(
-                session=state.session_id,
-                session_uid=state.uid,
-                lineage=self.lineage,
-                epoch=self.epoch,
-                folder_inode=self._inode,
-                journals=[name.name for name in journals],
-                versions=[
-                    {
-                        "version": each.version,
-                        "sequence": each.sequence,
-                        "epoch": each.epoch,
-                        "created_ns": each.created_ns,
-                        "by_hand": each.by_hand,
-                    }
-                    for each in self._versions
-                ],
-                checkpoints=[
-                    {
-                        "id": each.id,
-                        "type": label(each.checkpoint_type),
-                        "name": each.name,
-                        "sequence": each.sequence,
-                    }
-                    for each in state.checkpoints
-                ],
-                executions=[msgspec.to_builtins(_as_dict(each)) for each in state.executions],
-                backup=self.backup_error,
-            ),
-        )
-
-    @property
-    def versions(self) -> list[VersionInfo]:
-        """The versions there are, the oldest first."""
-        return list(self._versions)
+            return self.archive.let_go(decision, self.state)
 
     @property
     def identity(self) -> segments.Identity:
         """What immutable files say of whose they are."""
-        return segments.Identity(self.state.session_id, self.state.uid, self.epoch)
+        return segments.Identity(self.state.session_id, self.state.uid, self.turn.epoch)
 
     @property
     def folder(self) -> LocalDirectory:
         """The session's folder."""
         return self._folder
-
-    @property
-    def level(self) -> int:
-        """Zstandard level for what is written often."""
-        return self._level
 
     # Subscribers.
 
@@ -736,7 +524,7 @@ class Writer:
                 keeper.stop()
             self.back_up()
             if failure is None and self._failure is None:
-                self._keep_house()
+                self.archive.keep_house(self.state)
         finally:
             self._let_everything_go()
         if failure is not None:
@@ -762,8 +550,7 @@ class Writer:
                 self._journal.flush()
             self._journal.close()
             self._journal = None
-        self._heartbeat.close()
-        self._writer_lock.release()
+        self.turn.release()
         for subscription in self._subscriptions:
             subscription.close()
 
@@ -778,7 +565,7 @@ class Writer:
         self.lock = threading.RLock()  # the parent's may be held by a thread that is not here
         if self._journal is not None:
             self._journal.close_after_fork()
-        self._heartbeat.close_after_fork()
+        self.turn.close_after_fork()
 
 
 def damaged(name: str, loaded: history.Loaded) -> DamagedError:
@@ -792,7 +579,3 @@ def damaged(name: str, loaded: history.Loaded) -> DamagedError:
         hint="put the file back from another copy, or accept the loss and go on from what is sure"
         f" (milepost show {name!r}) with: milepost restore {name!r}",
     )
-
-
-def _as_dict(value: msgspec.Struct) -> dict[str, Any]:
-    return {field: getattr(value, field) for field in value.__struct_fields__}

@@ -200,10 +200,17 @@ def check_header(header: frame.FrameHeader, name: SnapshotName) -> None:
         )
 
 
+def _texts(value: Any) -> tuple[str, ...]:
+    """A list of text, as whoever wrote the header may or may not have meant it."""
+    try:
+        return tuple(msgspec.convert(value, list[str]))
+    except msgspec.ValidationError:
+        return ()
+
+
 def _info(header: frame.FrameHeader, size_bytes: int) -> VersionInfo:
     facts = header.facts
     restored: Any = facts.get("restored_from")
-    named: Any = facts.get("segments")
     return VersionInfo(
         version=header.version,
         sequence=header.sequence,
@@ -212,7 +219,7 @@ def _info(header: frame.FrameHeader, size_bytes: int) -> VersionInfo:
         size_bytes=size_bytes,
         by_hand=facts.get("by_hand") is True,
         restored_from=restored if isinstance(restored, int) else None,
-        segments=tuple(map(str, named)) if isinstance(named, (list, tuple)) else (),
+        segments=_texts(facts.get("segments")),
     )
 
 

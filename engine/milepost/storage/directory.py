@@ -197,6 +197,12 @@ class AppendedFile:
                 with suppress(OSError):
                     os.close(descriptor)
 
+    def __del__(self) -> None:
+        # A Ctrl-C between opening it and keeping it leaves nobody else who would close it.
+        if getattr(self, "_descriptor", -1) >= 0:
+            with suppress(OSError):
+                os.close(self._descriptor)
+
     def close_after_fork(self) -> None:
         """Close the child's descriptor without the lock, whose owner may not exist here."""
         descriptor, self._descriptor = self._descriptor, -1

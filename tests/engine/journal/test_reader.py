@@ -1,8 +1,7 @@
-"""Whatever became of a journal's bytes, what is read is a prefix of what was written, and said so."""
+"""Whatever became of a journal's bytes, a prefix of what was written is read, and no more."""
 
 from __future__ import annotations
 
-import random
 import struct
 import zlib
 from typing import TYPE_CHECKING
@@ -10,15 +9,16 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.histories import UID, History, histories
 
 from milepost.errors import UnsupportedVersionError
 from milepost.journal import record
 from milepost.journal.reader import Replay, Tail, replay
 from milepost.journal.record import JournalName, JournalOpened, SyncedThrough
 from milepost.model import events as e
+from support.histories import UID, History, histories
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Iterable
 
 NAME = JournalName(epoch=3, first=2)
@@ -51,9 +51,7 @@ class Journal:
 
     def mark(self, through: int) -> Journal:
         self.marks[len(self.data)] = through
-        return self.add(
-            SyncedThrough(through, record.synced_proof(through, self.name, self.uid))
-        )
+        return self.add(SyncedThrough(through, record.synced_proof(through, self.name, self.uid)))
 
     def read(self, data: bytes | None = None, *, through: int | None = None) -> Replay:
         return replay(self.data if data is None else data, self.name, self.uid, through=through)
@@ -299,9 +297,7 @@ def test_a_second_first_record_is_not_believed() -> None:
 
 def test_an_event_before_the_first_record_is_not_believed() -> None:
     header = record.file_header()
-    framed, _ = record.frame(
-        record.encode_payload(totals(2, 2)[0]), record.first_seed(header)
-    )
+    framed, _ = record.frame(record.encode_payload(totals(2, 2)[0]), record.first_seed(header))
     found = replay(header + framed, NAME, UID)
     assert found.opened is None
     assert found.events == []

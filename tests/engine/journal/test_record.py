@@ -9,12 +9,12 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.histories import History, histories
 
 from milepost.errors import UnsupportedVersionError
 from milepost.journal import record
 from milepost.journal.record import JournalName, JournalOpened, SyncedThrough
 from milepost.model import events as e
+from support.histories import History, histories
 
 NAME = JournalName(epoch=3, first=17)
 PATH = NAME.path
@@ -58,7 +58,7 @@ def test_a_name_says_first_sequence_and_epoch(epoch: int, first: int) -> None:
         "-17.3.journal",
         "17.x.journal",
         "17. 3.journal",
-        "１７.３.journal",
+        "\uff11\uff17.\uff13.journal",
         "²7.3.journal",
         ".17.3.journal",
         "17.3.JOURNAL",

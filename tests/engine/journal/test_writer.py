@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.histories import UID, History, histories
-from support.recording import Recording
 
 from milepost.errors import (
     DurabilityLostError,
@@ -23,6 +21,8 @@ from milepost.journal.record import JournalName
 from milepost.journal.writer import JournalWriter
 from milepost.model import events as e
 from milepost.storage.directory import LocalDirectory
+from support.histories import UID, History, histories
+from support.recording import Recording
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
-from support.histories import START_NS, UID, History, Story, folded, histories
 
 from milepost.model.consistency import Finding, check
 from milepost.model.state import (
@@ -18,6 +17,7 @@ from milepost.model.state import (
     SessionState,
 )
 from milepost.types import BatchErrorType, ItemStatus
+from support.histories import START_NS, UID, History, Story, folded, histories
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,9 +149,7 @@ def item_twice_done(state: SessionState) -> None:
         (item_twice_done, "item-twice"),
     ],
 )
-def test_each_rule_finds_what_it_is_for(
-    spoil: Callable[[SessionState], None], rule: str
-) -> None:
+def test_each_rule_finds_what_it_is_for(spoil: Callable[[SessionState], None], rule: str) -> None:
     state = sound()
     spoil(state)
     found = [finding for finding in check(state) if finding.rule == rule]

@@ -8,7 +8,6 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.histories import SECOND_NS, START_NS, UID, History, Story, folded, histories
 
 from milepost.model.estimate import (
     active_ns,
@@ -21,6 +20,7 @@ from milepost.model.estimate import (
 )
 from milepost.model.state import ActiveBatch, SessionState, SessionStatistics, success_rate
 from milepost.types import ItemStatus, Outcome
+from support.histories import SECOND_NS, START_NS, UID, History, Story, folded, histories
 
 HOUR_NS = 3_600 * SECOND_NS
 
@@ -119,9 +119,7 @@ def test_failed_and_skipped_items_are_finished() -> None:
     story.run()
     batch = story.start(items_total=8)
     story.wait(4)
-    story.items(
-        ("a", ItemStatus.COMPLETED), ("b", ItemStatus.FAILED), ("c", ItemStatus.SKIPPED)
-    )
+    story.items(("a", ItemStatus.COMPLETED), ("b", ItemStatus.FAILED), ("c", ItemStatus.SKIPPED))
     story.done("d")
     assert batch.items_finished == 4
     assert batch.items_pending == 4

@@ -5,13 +5,12 @@ Only those that lie in the model: the others are tested in the rooms that could 
 
 from __future__ import annotations
 
-from support.histories import SECOND_NS, Story
-
 from milepost.model import fold
 from milepost.model.consistency import check
 from milepost.model.estimate import progress, remaining_ns
 from milepost.model.status import SessionStatus, judge
 from milepost.types import BatchStatus, ItemStatus, Outcome
+from support.histories import SECOND_NS, Story
 
 FAILED = ItemStatus.FAILED
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.histories import History, Story, folded, histories
 
 from milepost.model.status import Judgement, SessionStatus, judge
 from milepost.types import ItemStatus, Outcome, SessionKind
+from support.histories import History, Story, folded, histories
 
 
 def status(story: Story, *, is_live: bool = False) -> SessionStatus:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.histories import UID, Story
 
 from milepost.errors import FormatError, MilepostError, NotAMilepostFileError
 from milepost.journal import record
@@ -24,6 +23,7 @@ from milepost.snapshots.versions import SnapshotName
 from milepost.storage import frame
 from milepost.storage.directory import LocalDirectory
 from milepost.types import BatchPhase, CheckpointType, ItemStatus
+from support.histories import UID, Story
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.histories import UID, Story
 
 import milepost
 from milepost.errors import ConfigurationError, FormatError, StorageError
@@ -14,6 +14,7 @@ from milepost.snapshots import segments
 from milepost.snapshots.segments import Identity, PlannedBatch
 from milepost.storage import frame
 from milepost.storage.directory import LocalDirectory
+from support.histories import UID, Story
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,15 +40,15 @@ def test_batches_from_a_list_a_generator_and_a_function() -> None:
 
 def test_keys_by_a_function_are_turned_to_text() -> None:
     regions = [{"code": 11110, "name": "종로구"}, {"code": 11140}]
-    planned = enumerate_all(regions, key=lambda region: region["code"])
+    planned = enumerate_all(regions, key=itemgetter("code"))
     assert [each.key for each in planned] == ["11110", "11140"]
     assert [each.label for each in planned] == ["종로구", None]
     assert [each.payload for each in planned] == regions
 
 
 def test_labels_by_a_function_win() -> None:
-    planned = enumerate_all([{"name": "x"}], key=lambda _: "k", label=lambda _: "y")
-    assert planned[0].label == "y"
+    planned = enumerate_all([{"name": "x"}], key=len, label=str)
+    assert (planned[0].key, planned[0].label) == ("1", "{'name': 'x'}")
 
 
 @pytest.mark.parametrize("each", [None, 1.5, True, ("a",), {"code": 1}, b"a", object()])
@@ -139,8 +140,9 @@ def test_a_damaged_part_is_read_from_its_backup(
     assert [each.key for each in plan.load(folder, (backup,), state)] == ["a", "b"]
     # With no good copy left, the session's own is what is complained of.
     damage(backup, state.plan[1].path)
-    with pytest.raises(StorageError if missing else FormatError) as caught:
+    with pytest.raises((StorageError, FormatError)) as caught:
         plan.load(folder, (backup,), state)
+    assert isinstance(caught.value, StorageError if missing else FormatError)
     assert caught.value.path == state.plan[1].path
 
 

@@ -7,8 +7,6 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from support.histories import UID, Story
-from support.recording import Recording
 
 from milepost.errors import FormatError, StorageError, StorageFullError
 from milepost.model.events import NO_BATCH, CheckpointSaved, PlanSealed
@@ -18,6 +16,8 @@ from milepost.snapshots.versions import SnapshotName, VersionInfo
 from milepost.storage import frame
 from milepost.storage.directory import LocalDirectory
 from milepost.types import CheckpointType
+from support.histories import UID, Story
+from support.recording import Recording
 
 if TYPE_CHECKING:
     from pathlib import Path

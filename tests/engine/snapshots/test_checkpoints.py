@@ -6,8 +6,6 @@ import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.histories import UID
-from support.recording import Recording
 
 from milepost.errors import ConfigurationError, EncodingError, FormatError, StorageError
 from milepost.snapshots import checkpoints
@@ -15,6 +13,8 @@ from milepost.snapshots.segments import Identity
 from milepost.storage import frame
 from milepost.storage.directory import LocalDirectory
 from milepost.types import CheckpointType
+from support.histories import UID
+from support.recording import Recording
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +86,7 @@ def test_data_that_cannot_be_stored_leaves_no_file(folder: LocalDirectory) -> No
         ("", False),
         (None, False),
         (7, False),
-        ("０" * 32, False),
+        ("\uff10" * 32, False),
     ],
 )
 def test_what_can_be_an_id(text: object, *, is_one: bool) -> None:
@@ -107,9 +107,7 @@ def test_an_unknown_type_is_refused_and_never_taken_for_another(value: object) -
 
 def test_a_renamed_checkpoint_is_not_believed(folder: LocalDirectory) -> None:
     one, two = write(folder, 1), write(folder, 2)
-    os.replace(
-        folder.full(checkpoints.path_of(one)), folder.full(checkpoints.path_of(two))
-    )
+    os.replace(folder.full(checkpoints.path_of(one)), folder.full(checkpoints.path_of(two)))
     with pytest.raises(FormatError, match="another file"):
         checkpoints.read(folder, two)
     with pytest.raises(StorageError):

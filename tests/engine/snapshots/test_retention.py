@@ -104,7 +104,7 @@ def test_the_last_n_of_old_ones_are_kept() -> None:
 
 def test_order_is_by_epoch_and_sequence_and_never_by_clock() -> None:
     listed = [
-        version(1, age_seconds=-10**6),
+        version(1, age_seconds=-(10**6)),
         version(2, age_seconds=10**6),
         version(3, epoch=2, sequence=5, age_seconds=10**7),
     ]

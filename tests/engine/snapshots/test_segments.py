@@ -10,7 +10,6 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.histories import UID
 
 from milepost.errors import (
     ConfigurationError,
@@ -25,6 +24,7 @@ from milepost.snapshots import segments
 from milepost.snapshots.segments import Identity, PlannedBatch
 from milepost.storage import frame
 from milepost.storage.directory import LocalDirectory
+from support.histories import UID
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.recording import Recording
 
 from milepost.errors import DurabilityLostError, StorageError, StorageFullError
 from milepost.storage.directory import LocalDirectory
+from support.recording import Recording
 
 READ_MAX = 1 << 20
 needs_posix = pytest.mark.skipif(os.name == "nt", reason="Windows has no such files")

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -42,7 +41,8 @@ from milepost.storage.lease import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
+    from pathlib import Path
 
 PATIENCE_SECONDS = 60.0
 
@@ -77,7 +77,7 @@ def folder(tmp_path: Path) -> LocalDirectory:
 
 
 @contextmanager
-def another_process(script: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def another_process(script: str, *arguments: str) -> Generator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-c", script, *arguments],
         stdin=subprocess.PIPE,
@@ -97,7 +97,7 @@ def first_line(process: subprocess.Popen[str]) -> str:
 
 
 def lease(epoch: int = 1, **fields: Any) -> Lease:
-    given = {
+    given: dict[str, Any] = {
         "session": "지역-수집",
         "session_uid": "u" * 32,
         "lineage": "l" * 32,

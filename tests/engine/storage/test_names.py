@@ -28,7 +28,9 @@ WINDOWS_FORBIDS = set('<>:"/\\|?*') | {chr(code) for code in range(32)}
 DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
 
 letters = st.characters(exclude_categories=["Cs", "Cc"])
-near = st.sampled_from(list("aAbBzZ.-_~!%/\\ :*é\u0301e가각\u1100\u1161ßẞſıİKÅ中中지역ｱアﷺ①²"))
+near = st.sampled_from(
+    list("aAbBzZ.-_~!%/\\ :*é\u0301e가각\u1100\u1161ßẞ\u017f\u0131İKÅ中中지역ｱアﷺ①²")
+)
 texts = st.one_of(
     st.text(letters, min_size=1, max_size=40),
     st.text(near, min_size=1, max_size=12),

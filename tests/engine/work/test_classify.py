@@ -30,7 +30,9 @@ def http_error(status: int) -> urllib.error.HTTPError:
 
 def foreign(name: str, module: str, *bases: type[BaseException]) -> BaseException:
     """An exception as a library that is not installed here would raise it."""
-    return type(name, bases or (Exception,), {"__module__": module})("no")
+    kind: Any = type(name, bases or (Exception,), {"__module__": module})
+    error: BaseException = kind("no")
+    return error
 
 
 def with_response(status: int) -> BaseException:
@@ -57,7 +59,7 @@ def validation_error() -> Exception:
         (TimeoutError("no"), TIMEOUT, AGAIN),
         (OSError(errno.ETIMEDOUT, "no"), TIMEOUT, AGAIN),
         (socket.timeout("no"), TIMEOUT, AGAIN),  # noqa: UP041  # its old name
-        (futures.TimeoutError(), TIMEOUT, AGAIN),  # noqa: UP041  # the same
+        (futures.TimeoutError(), TIMEOUT, AGAIN),  # the same
         (foreign("ReadTimeout", "httpx"), TIMEOUT, AGAIN),
         (foreign("ConnectTimeout", "requests.exceptions"), TIMEOUT, AGAIN),
         (foreign("TimeoutError", "sqlalchemy.exc"), TIMEOUT, AGAIN),
@@ -164,7 +166,7 @@ def test_causes_in_a_circle_end() -> None:
     assert classify(one) == Verdict(UNKNOWN, AGAIN)
 
 
-class Hostile(Exception):
+class HostileError(Exception):
     """An exception that raises wherever it is touched."""
 
     def __eq__(self, other: object) -> bool:
@@ -183,8 +185,8 @@ class Hostile(Exception):
 
 
 def test_the_verdict_never_raises() -> None:
-    assert classify(wrapped(Exception(), Hostile("no"))) == Verdict(UNKNOWN, AGAIN)
-    assert classify(wrapped(Hostile("no"), Hostile("no"))) == Verdict(UNKNOWN, AGAIN)
+    assert classify(wrapped(Exception(), HostileError("no"))) == Verdict(UNKNOWN, AGAIN)
+    assert classify(wrapped(HostileError("no"), HostileError("no"))) == Verdict(UNKNOWN, AGAIN)
 
 
 def test_a_certificate_is_no_matter_of_luck_and_no_data() -> None:

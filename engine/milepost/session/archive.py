@@ -1,0 +1,240 @@
+"""A session's immutable files in the hands of its writer: versions, second copies, what may go.
+
+- A version number is spent when it is tried: a name is never used twice, also after a failure.
+- Nothing goes that something kept needs; the newest version has a second copy before the one before
+  it goes (where backups are on).
+- The manifest is written without the files that go, then they go. A disk that refuses to let go of
+  something fails nothing.
+- All methods but `copy` want the writer's lock held.
+
+Source: FORMAT.md, "Retention", "Backups", "Manifest".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from milepost.errors import MilepostError, StorageError
+from milepost.session import history
+from milepost.snapshots import backups, checkpoints, retention, versions
+from milepost.snapshots import manifest as manifests
+from milepost.snapshots.versions import SnapshotName
+from milepost.storage import frame
+from milepost.storage import lease as leases
+from milepost.types import StoreConfig, label
+
+if TYPE_CHECKING:
+    import msgspec
+
+    from milepost.clock import Clock
+    from milepost.journal.record import JournalName
+    from milepost.model.state import SessionState
+    from milepost.session.turn import Site, Turn
+    from milepost.snapshots.versions import VersionInfo
+    from milepost.storage.directory import LocalDirectory
+
+logger = logging.getLogger("milepost.session")
+
+
+class BackupTask(NamedTuple):
+    """A snapshot that has no second copy yet, and the files that it needs."""
+
+    name: SnapshotName
+    needs: list[str]
+
+
+class Archive:
+    """The versions of one session, as its writer keeps them.
+
+    Attributes:
+        latest: The newest version.
+        backup_error: What was last wrong with the backup; empty while it works.
+    """
+
+    latest: VersionInfo
+
+    def __init__(
+        self,
+        site: Site,
+        turn: Turn,
+        config: StoreConfig,
+        backup_root: LocalDirectory | None,
+        clock: Clock,
+    ) -> None:
+        self._site = site
+        self._folder = site.folder
+        self._turn = turn
+        self._config = config
+        self._backup_root = backup_root
+        self._clock = clock
+        self._versions: list[VersionInfo] = []
+        self._last_version = 0
+        self._not_copied: VersionInfo | None = None
+        self.level = frame.LEVEL_HOT if config.enable_compression else frame.LEVEL_NONE
+        self.backup_error = ""
+
+    def adopt(self, loaded: history.Loaded) -> None:
+        """Know what an opening found."""
+        self._last_version = loaded.version
+        self._versions = versions.list_versions(self._folder)
+        self.latest = loaded.base
+
+    @property
+    def versions(self) -> list[VersionInfo]:
+        """The versions there are, the oldest first."""
+        return list(self._versions)
+
+    def files(self, lease: leases.Lease | None) -> history.Files:
+        """Where to read the session from: its folder, and the backups of the lease's line."""
+        if self._backup_root is None:
+            return history.Files(self._folder)
+        lineage = lease.lineage if lease else None
+        found = backups.find(self._backup_root, lineage, self._site.folder_name)
+        return history.Files(self._folder, tuple(found))
+
+    # Snapshots.
+
+    def save(
+        self,
+        state: SessionState,
+        *,
+        parent: str | None,
+        by_hand: bool = False,
+        restored_from: int | None = None,
+    ) -> int:
+        """Publish the state as the next version and return its number; it is durable."""
+        self._last_version += 1
+        info = versions.write(
+            self._folder,
+            state,
+            name=versions.SnapshotName(self._turn.epoch, state.sequence, self._last_version),
+            created_ns=self._clock.now_ns(),
+            by_hand=by_hand,
+            restored_from=restored_from,
+            parents=(parent,) if parent is not None else (),
+            level=self.level,
+        )
+        self.latest = info
+        state.last_snapshot_ns = info.created_ns
+        self._versions.append(info)
+        if self._backup_root is not None:
+            self._not_copied = info
+        return info.version
+
+    # Second copies.
+
+    def next_backup(self, state: SessionState) -> BackupTask | None:
+        """The newest snapshot, if it has no second copy yet; it counts as copied from here on."""
+        info, self._not_copied = self._not_copied, None
+        if info is None:
+            return None
+        needs = [part.path for part in state.plan]
+        needs += [checkpoints.path_of(each.id) for each in state.checkpoints]
+        return BackupTask(info.name, needs)
+
+    def copy(self, task: BackupTask) -> bool:
+        """Make a second copy; a failure is told, not raised. Returns whether what is told changed.
+
+        Called without the lock: copying may take its time.
+        """
+        before = self.backup_error
+        if self._backup_root is None:
+            return False
+        target = backups.folder_for(self._backup_root, self._turn.lineage, self._site.folder_name)
+        try:
+            backups.copy_version(
+                self._folder,
+                target,
+                task.name,
+                needs=task.needs,
+                keep_last=self._config.max_state_history,
+            )
+        except (MilepostError, OSError) as error:
+            self.backup_error = str(error)
+            logger.warning("session %r: the backup failed: %s", self._site.name, error)
+        else:
+            self.backup_error = ""
+        return self.backup_error != before
+
+    # Letting go.
+
+    def keep_house(self, state: SessionState) -> None:
+        """Let go of what nothing kept needs."""
+        keep_last = self._config.max_state_history
+        if self._not_copied is not None:
+            keep_last = max(2, keep_last)
+        decision = retention.decide(
+            self._versions, keep_last=keep_last, now_ns=self._clock.now_ns()
+        )
+        self.let_go(decision, state)
+
+    def let_go(self, decision: retention.Decision, state: SessionState) -> int:
+        """Carry out a decision about versions; returns how many snapshots were removed."""
+        going = [each for each in self._versions if each.version in decision.remove]
+        self._versions = [each for each in self._versions if each.version in decision.keep]
+        there = history.journals(self._folder)
+        old = set(retention.journals_to_remove(there, self._versions))
+        self.write_manifest(state, [name for name in there if name not in old])
+        with contextlib.suppress(StorageError):
+            for each in going:
+                self._folder.remove(each.name.path)
+            for journal in old:
+                self._folder.remove(journal.path)
+            self._let_go_of_leases()
+        return len(going)
+
+    def _let_go_of_leases(self) -> None:
+        used = [each.epoch for each in self._versions]
+        used += [name.epoch for name in history.journals(self._folder)]
+        oldest = min([self._turn.epoch, *used])
+        for epoch in leases.epochs(self._folder):
+            if epoch < oldest:
+                self._folder.remove(leases.lease_path(epoch))
+                self._folder.remove(f"leases/{epoch}.beat")
+
+    # The index.
+
+    def write_manifest(
+        self, state: SessionState, journals: list[JournalName] | None = None
+    ) -> None:
+        """Write the manifest anew."""
+        if journals is None:
+            journals = history.journals(self._folder)
+        manifests.write(
+            self._folder,
+            manifests.Manifest(
+                session=state.session_id,
+                session_uid=state.uid,
+                lineage=self._turn.lineage,
+                epoch=self._turn.epoch,
+                folder_inode=self._turn.inode,
+                journals=[name.name for name in journals],
+                versions=[
+                    {
+                        "version": each.version,
+                        "sequence": each.sequence,
+                        "epoch": each.epoch,
+                        "created_ns": each.created_ns,
+                        "by_hand": each.by_hand,
+                    }
+                    for each in self._versions
+                ],
+                checkpoints=[
+                    {
+                        "id": each.id,
+                        "type": label(each.checkpoint_type),
+                        "name": each.name,
+                        "sequence": each.sequence,
+                    }
+                    for each in state.checkpoints
+                ],
+                executions=[_as_dict(each) for each in state.executions],
+                backup=self.backup_error,
+            ),
+        )
+
+
+def _as_dict(value: msgspec.Struct) -> dict[str, Any]:
+    return {field: getattr(value, field) for field in value.__struct_fields__}

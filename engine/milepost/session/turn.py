@@ -1,0 +1,162 @@
+"""A writer's turn over a session: the OS lock, the lease with its epoch, the heartbeat.
+
+- The epoch is in the name of everything its writer makes, so files of two writers never mix.
+- A lease that a failed call left half made is ours, and no successor's.
+- Another inode of the session's folder than the last lease recorded means that the folder is a
+  copy: it goes on as a line of its own.
+
+Source: FORMAT.md, "Leases".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from typing import TYPE_CHECKING, NamedTuple
+
+from milepost.errors import FormatError, StorageError
+from milepost.storage import lease as leases
+from milepost.storage.directory import LocalDirectory
+from milepost.storage.host import this_process
+
+if TYPE_CHECKING:
+    from milepost.clock import Clock
+
+
+class Site(NamedTuple):
+    """Where a session is.
+
+    Attributes:
+        folder: Its folder.
+        folder_name: The name of that folder.
+        name: The session's name.
+    """
+
+    folder: LocalDirectory
+    folder_name: str
+    name: str
+
+
+class Turn:
+    """Who may write, and until when.
+
+    Attributes:
+        epoch: The turn's number; 0 before it is taken.
+        lineage: The line of copies that this folder belongs to.
+        inode: The session folder's.
+        notice: What its user should know about where the folder comes from.
+    """
+
+    def __init__(self, site: Site, clock: Clock) -> None:
+        self._site = site
+        self._folder = site.folder
+        self._clock = clock
+        self._lock = leases.WriterLock(site.folder)
+        self._heartbeat: leases.Heartbeat | None = None
+        self._claimed = 0
+        self.epoch = 0
+        self.lineage = ""
+        self.inode = 0
+        self.notice = ""
+
+    def acquire(self) -> None:
+        """Take the OS lock; `AlreadyLockedError` where another process has it."""
+        self._lock.acquire()
+
+    def follow(self, before: leases.Lease | None) -> None:
+        """Go on in the line of the last writer, or begin one where the folder is a copy."""
+        status = self._folder.stat()
+        if status is None:
+            raise StorageError(
+                f"the session's folder is no longer at {self._folder.root}",
+                operation="stat",
+                path=self._folder.root,
+            )
+        self.inode = status.inode
+        if before is None:
+            self.lineage = uuid.uuid4().hex
+        elif before.folder_inode == self.inode:
+            self.lineage = before.lineage
+        else:
+            self.lineage = uuid.uuid4().hex
+            self.notice = (
+                f"this is a copy of the session that process {before.pid} wrote on {before.host};"
+                " it goes on as a line of its own"
+            )
+
+    def take(self, highest: int, session_uid: str) -> None:
+        """Create the next free lease, durably; exactly one writer can create each.
+
+        Errors: `SupersededError` where this is a further lease of one writer and another writer was
+            quicker.
+        """
+        process = this_process()
+        self._folder.make_folder("leases")
+        epoch = highest + 1
+        while True:
+            lease = leases.Lease(
+                epoch=epoch,
+                session=self._site.name,
+                session_uid=session_uid,
+                lineage=self.lineage,
+                host=process.host,
+                boot_id=process.boot_id,
+                pid=process.pid,
+                process_started=process.process_started,
+                folder_inode=self.inode,
+                taken_at_ns=self._clock.now_ns(),
+            )
+            # From here on the name may be ours, whatever fails or interrupts us in between.
+            self._claimed = epoch
+            if self._folder.create_whole(leases.lease_path(epoch), leases.encode_lease(lease)):
+                break
+            self._claimed = 0
+            if self.epoch:
+                self.check()  # not opening: who took this one has superseded us
+            epoch += 1
+        self._enter(epoch)
+
+    def _enter(self, epoch: int) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.close()
+        self.epoch = epoch
+        self._heartbeat = leases.Heartbeat(self._folder, epoch, self.inode)
+        self._claimed = 0
+
+    def own_what_was_claimed(self) -> None:
+        """Enter the epoch whose lease an earlier call may have left half made."""
+        epoch, self._claimed = self._claimed, 0
+        if not epoch or not self._folder.exists(leases.lease_path(epoch)):
+            return
+        with contextlib.suppress(FormatError, StorageError):
+            found = leases.read_lease(self._folder, epoch)
+            process = this_process()
+            if (found.host, found.pid, found.process_started) != (
+                process.host,
+                process.pid,
+                process.process_started,
+            ):
+                return
+        self._enter(epoch)
+
+    def check(self) -> None:
+        """Raise if another writer took over, or if the folder is not where it was."""
+        if self._heartbeat is not None:
+            self._heartbeat.check()
+
+    def beat(self) -> None:
+        """Show a sign of life, and look whether the turn is still ours."""
+        if self._heartbeat is not None:
+            self._heartbeat.beat()
+            self._heartbeat.check()
+
+    def release(self) -> None:
+        """Give the turn up; a second time does nothing."""
+        if self._heartbeat is not None:
+            self._heartbeat.close()
+        self._lock.release()
+
+    def close_after_fork(self) -> None:
+        """Close the child's descriptors; the lock stays the parent's."""
+        if self._heartbeat is not None:
+            self._heartbeat.close_after_fork()
