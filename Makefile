@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all lint check format bench clean
+.PHONY: demo test test-all lint check crash format bench clean
 
 # What runs: the package, in place, and nothing else.
 $(VENV)/.runs: pyproject.toml
@@ -35,6 +35,11 @@ lint: $(VENV)/.checks
 	$(BIN)/lint-imports
 
 check: lint test
+
+# The long form of the kill, power-cut and interruption tests, with examples of their own each time.
+crash: $(VENV)/.checks
+	MILEPOST_TEST_KILLS=300 MILEPOST_TEST_WALKS=200 MILEPOST_TEST_CUTS=1000 MILEPOST_TEST_INTERRUPT_STEP=1 \
+		$(BIN)/python -m pytest tests/faults --hypothesis-profile=campaign $(ARGS)
 
 format: $(VENV)/.checks
 	$(BIN)/ruff format .

@@ -13,6 +13,7 @@ import contextlib
 import os
 import sys
 import threading
+import unicodedata
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
@@ -245,6 +246,16 @@ class Store:
     def _site(self, name: str) -> Site:
         checked = check_name(name)
         folder = folder_name(checked)
+        if not self._directory.exists(f"{SESSIONS}/{folder}"):
+            # A copy by way of another system may have taken the accents of its name apart.
+            folder = next(
+                (
+                    each
+                    for each in self._directory.names(SESSIONS)
+                    if unicodedata.normalize("NFC", each) == folder
+                ),
+                folder,
+            )
         return Site(self._directory.folder(f"{SESSIONS}/{folder}"), folder, checked)
 
     def _existing(self, name: str) -> Site:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import unicodedata
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -531,3 +532,26 @@ def test_restore_without_a_version_goes_on_from_what_is_sure(tmp_path: Path) -> 
     assert not copy.view("places").is_lossy
     with copy.session("places") as again:
         assert again.start_batch("a").is_done(0)
+
+
+def test_a_version_file_of_another_session_is_not_believed(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s", config=StoreConfig(backup_enabled=False))
+    for name in ("one", "two"):
+        for n in range(3):
+            store.save_state(name, f"{name} {n}")
+    sessions = tmp_path / "s" / "sessions"
+    path = next(each.name.path for each in store.versions("one") if each.version == 2)
+    (sessions / "two" / path).write_bytes((sessions / "one" / path).read_bytes())
+    with pytest.raises(milepost.FormatError):
+        store.load_state("two", version=2)
+
+
+def test_a_session_whose_folder_name_was_taken_apart_is_found(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s")
+    store.save_state("지역", 1)
+    sessions = tmp_path / "s" / "sessions"
+    (sessions / "지역").rename(sessions / unicodedata.normalize("NFD", "지역"))
+    assert store.names() == ["지역"]
+    assert store.load_state("지역") == 1
+    store.save_state("지역", 2)
+    assert len(list(sessions.iterdir())) == 1

@@ -405,8 +405,8 @@ class _Interrupter:
     """
 
     def __init__(self, at: int) -> None:
-        self.left = at
-        self.has_raised = False
+        self.places = 0
+        self._at = at
         self._last: dict[FrameType, str] = {}
 
     def __call__(self, frame: FrameType, event: str, _arg: object) -> Any:
@@ -424,16 +424,15 @@ class _Interrupter:
         return self
 
     def _count(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            self.has_raised = True
+        self.places += 1
+        if self.places == self._at:
             self._last.clear()
             sys.settrace(None)
             raise KeyboardInterrupt
 
 
-def _interrupted(call: Callable[[], object], at: int) -> bool:
-    """Make the call with a Ctrl-C at that place; whether it came to that."""
+def _interrupted(call: Callable[[], object], at: int) -> _Interrupter:
+    """Make the call with a Ctrl-C at that place; 0: with none, to count the places."""
     interrupter = _Interrupter(at)
     before = sys.gettrace()
     sys.settrace(interrupter)
@@ -443,7 +442,7 @@ def _interrupted(call: Callable[[], object], at: int) -> bool:
         pass
     finally:
         sys.settrace(before)
-    return interrupter.has_raised
+    return interrupter
 
 
 def _item_and(
@@ -476,8 +475,8 @@ _INTERRUPTED: dict[str, Callable[[milepost.Session, milepost.Batch, int], None]]
     "snapshot": _item_and(lambda session: session.snapshot()),
     "flush": _item_and(lambda session: session.flush()),
 }
-STEP = int(os.environ.get("MILEPOST_TEST_INTERRUPT_STEP", "0"))
-"""Distance between the places that are tried; 1 is every one. By default as suits the call."""
+PLACES = int(os.environ.get("MILEPOST_TEST_PLACES", "60"))
+"""At how many places each call is interrupted; `make crash` asks for all."""
 
 
 @pytest.mark.usefixtures("forgotten_descriptors")
@@ -486,25 +485,21 @@ STEP = int(os.environ.get("MILEPOST_TEST_INTERRUPT_STEP", "0"))
 def test_ctrl_c_anywhere_in_a_call(
     tmp_path: Path, what: str, durability: milepost.Durability
 ) -> None:
-    step = STEP or {"item": 1, "items": 1}.get(what, 3)
     store = store_at(str(tmp_path / "store"), Faults())
     session = store.session("s", durability=durability)
     batch = session.start_batch("b")
     batch.update_item("first", DONE)
     acknowledged: list[milepost.Key] = ["first"]
-    at, number = 1, 0
+    count = _interrupted(partial(_INTERRUPTED[what], session, batch, 0), at=0).places
+    at = number = 0
     try:
-        while True:
-            came_to_it = _interrupted(partial(_INTERRUPTED[what], session, batch, number), at)
+        for number, at in enumerate(range(1, count + 1, max(1, count // PLACES)), start=1):
+            _interrupted(partial(_INTERRUPTED[what], session, batch, number), at)
             batch.update_item(f"after {number}", DONE)
             acknowledged.append(f"after {number}")
-            if not came_to_it:
-                break
-            at += step
-            number += 1
             if number % 40 == 0:
                 session.snapshot()
-        assert number > 5
+        assert number > 20
     except BaseException as error:
         error.add_note(f"{what}: interrupted at place {at}")
         raise

@@ -44,7 +44,7 @@ _HINT: Final = (
 
 
 class Consumer:
-    """Who may pull from one iterator: the thread that began, one item at a time."""
+    """Who may pull from one iterator: the thread that made it, one item at a time."""
 
     def __init__(self) -> None:
         self._thread = threading.get_ident()
@@ -67,9 +67,9 @@ class Consumer:
             return
         if threading.get_ident() != self._thread:
             raise ConsumerError(
-                "these items are pulled by another thread than the one that began to loop over"
-                " them; it would acknowledge items whose work is not done",
-                hint=_HINT,
+                "these items are pulled by another thread than the one that made them; it would"
+                " acknowledge items whose work is not done",
+                hint=f"make them in the thread that loops; {_HINT}",
             )
         hinted, self._hinted = self._hinted, None
         if hinted is not None and hinted[0] is frame and hinted[1] == frame.f_lasti:

@@ -160,11 +160,12 @@ def load_version(files: Files, version: int) -> tuple[VersionInfo, SessionState]
     Errors: `SnapshotNotFoundError`; `FormatError` where every copy is damaged.
     """
     failure: MilepostError | None = None
+    lease = leases.newest_lease(files.folder)
     for place in (files.folder, *files.backups):
         for name in reversed(versions.names(place)):
             if name.version == version:
                 try:
-                    return versions.read(place, name)
+                    return versions.read(place, name, uid=lease.session_uid if lease else None)
                 except (FormatError, SchemaError, StorageError) as error:
                     failure = failure or error
     if failure is not None:
@@ -254,12 +255,7 @@ def _newest_good(
             if not place.exists(name.path):
                 continue
             try:
-                info, state = versions.read(place, name)
-                if uid is not None and state.uid != uid:
-                    raise FormatError(
-                        f"{name.path} belongs to another session, {state.session_id!r}",
-                        path=name.path,
-                    )
+                info, state = versions.read(place, name, uid=uid)
             except UnsupportedVersionError:
                 raise
             except (FormatError, SchemaError, StorageError) as error:

@@ -66,7 +66,7 @@ class Items(Generic[T]):
         self._total = total
         self._source: Iterator[T] | None = None
         self._answers_at_once = isinstance(source, _AT_ONCE)
-        self._consumer: Consumer | None = None
+        self._consumer = Consumer()
         self._unmet: set[Key] = set()
         self._again: list[tuple[Key, T]] = []
         self._ended = False
@@ -98,16 +98,12 @@ class Items(Generic[T]):
         return self
 
     def __length_hint__(self) -> int:
-        if self._consumer is None:
-            self._consumer = Consumer()
         self._consumer.note_length_hint()
         if self._total is not None:
             return self._total
         return len(self._given) if isinstance(self._given, Sized) else 0
 
     def __next__(self) -> T:
-        if self._consumer is None:
-            self._consumer = Consumer()
         self._consumer.check()
         if self._ended:
             raise StopIteration

@@ -144,8 +144,10 @@ def write(
     return _info(header, len(data))
 
 
-def read(folder: LocalDirectory, name: SnapshotName) -> tuple[VersionInfo, SessionState]:
-    """A snapshot, wholly checked.
+def read(
+    folder: LocalDirectory, name: SnapshotName, *, uid: str | None = None
+) -> tuple[VersionInfo, SessionState]:
+    """A snapshot, wholly checked; of the session with this identity, where one is given.
 
     Errors: `FormatError` for wrong bytes or a file that is not what its name says;
         `UnsupportedVersionError` for one of a newer milepost; `StorageError` where it is missing.
@@ -163,6 +165,12 @@ def read(folder: LocalDirectory, name: SnapshotName) -> tuple[VersionInfo, Sessi
         header.session_uid,
     ):
         raise FormatError(f"{name.path} holds another state than it says", path=name.path)
+    if uid is not None and state.uid != uid:
+        raise FormatError(
+            f"{name.path} belongs to another session, {state.session_id!r}",
+            path=name.path,
+            hint="put the right file back",
+        )
     state.last_snapshot_ns = header.created_ns
     return _info(header, len(data)), state
 

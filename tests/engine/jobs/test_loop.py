@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -321,6 +322,16 @@ def test_another_thread_is_refused(tmp_path: Path) -> None:
     thread.join()
     items.close()
     assert len(caught) == 1
+    assert run_all(tmp_path / "s", "abc") == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("how", ["map", "imap", "imap_unordered"])
+def test_pools_that_pull_ahead_are_refused(tmp_path: Path, how: str) -> None:
+    with ThreadPool(2) as pool:
+        items = milepost.resume("abc", "crawl", store=tmp_path / "s", progress=False)
+        with pytest.raises(milepost.ConsumerError):
+            list(getattr(pool, how)(str.upper, items))
+        items.close()
     assert run_all(tmp_path / "s", "abc") == ["a", "b", "c"]
 
 
