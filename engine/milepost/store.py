@@ -155,9 +155,9 @@ def _release() -> str:
 
 
 def _program() -> str:
-    """What people typed, without where it is: no absolute path is ever stored."""
-    words = [os.path.basename(sys.argv[0])] if sys.argv and sys.argv[0] else []
-    return words[0] if words else ""
+    """What people typed: a path relative to where they were, or a name; never an absolute path."""
+    typed = sys.argv[0] if sys.argv else ""
+    return os.path.basename(typed) if os.path.isabs(typed) else typed
 
 
 class Store:

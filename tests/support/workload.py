@@ -6,13 +6,15 @@ after the last step that returned, or the one after the step that was in flight.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import milepost
 from milepost.storage.directory import LocalDirectory
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from milepost.storage.syscalls import Syscalls
 
 WORK: Final = "work"
@@ -89,7 +91,8 @@ class Run:
         self.store.restore(WORK, self.versions[-1])
 
 
-class Step(NamedTuple):
+@dataclass(frozen=True)
+class Step:
     """One call.
 
     Attributes:
@@ -103,7 +106,7 @@ class Step(NamedTuple):
     durable: bool = False
 
 
-STEPS: Final = (
+STEPS: Final[tuple[Step, ...]] = (
     Step("open", Run.open, durable=True),
     Step("total", lambda r: r.session.set_total_batches(5)),
     Step("plan", lambda r: r.session.ensure_plan(["a", "b", "c"]), durable=True),
