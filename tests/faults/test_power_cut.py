@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 DURABILITIES: tuple[milepost.Durability, ...] = ("process", "disk", "buffered")
-CUTS = int(os.environ.get("MILEPOST_TEST_CUTS", "60"))
+CUTS = int(os.environ.get("MILEPOST_TEST_CUTS", "40"))
 """How many cut points of each kind are tried; `make crash` asks for more."""
 
 

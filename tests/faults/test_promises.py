@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dis
+import errno
 import functools
 import gc
+import itertools
 import os
 import shutil
 import signal
@@ -510,6 +512,53 @@ def test_ctrl_c_anywhere_in_a_call(
     assert keys <= {*acknowledged, *range(number + 1)}
     assert state.active_batches[0].items_processed == len(keys)
     assert not [each for each in store.view("s").findings if each.is_error]
+
+
+@pytest.mark.usefixtures("forgotten_descriptors")
+@pytest.mark.parametrize("after", ["an interruption", "a failed sync"])
+def test_ctrl_c_anywhere_in_what_mends(tmp_path: Path, after: str) -> None:
+    """The call that mends what an earlier one left behind may be interrupted as well."""
+    system = Faults()
+    store = store_at(str(tmp_path / "store"), system, config=milepost.StoreConfig())
+    session = store.session("s")
+    batch = session.start_batch("b")
+    numbers = itertools.count()
+    acknowledged: list[milepost.Key] = []
+
+    def leave_work_behind() -> None:
+        if after == "an interruption":
+            at = 1
+            while not session._writer._attention:
+                _interrupted(partial(batch.update_item, next(numbers), DONE), at)
+                at += 1
+            return
+        session.set_data("good")
+        system.failing = lambda call: errno.EIO if call.name == "sync" else None
+        with pytest.raises(milepost.DurabilityLostError):
+            session.set_data("failed")
+        system.failing = None
+
+    leave_work_behind()
+    count = _interrupted(partial(batch.update_item, next(numbers), DONE), at=0).places
+    at = 0
+    try:
+        for at in range(1, count + 1, max(1, count // PLACES)):
+            leave_work_behind()
+            _interrupted(partial(batch.update_item, next(numbers), DONE), at)
+            key = f"after {at}"
+            batch.update_item(key, DONE)
+            acknowledged.append(key)
+            assert session.data in {None, "good"}
+    except BaseException as error:
+        error.add_note(f"interrupted at place {at} of {count}")
+        raise
+    finally:
+        session.close()
+    view = store.view("s")
+    assert not [each for each in view.findings if each.is_error]
+    done = view.state.active_batches[0]
+    assert {*done.finished, *done.done} >= set(acknowledged)
+    assert view.state.data in {None, "good"}
 
 
 @pytest.mark.usefixtures("forgotten_descriptors")

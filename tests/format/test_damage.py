@@ -32,8 +32,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 DONE = milepost.ItemStatus.COMPLETED
-FLIPS = int(os.environ.get("MILEPOST_TEST_FLIPS", "16"))
-CUTS = int(os.environ.get("MILEPOST_TEST_FILE_CUTS", "8"))
+FLIPS = int(os.environ.get("MILEPOST_TEST_FLIPS", "10"))
+CUTS = int(os.environ.get("MILEPOST_TEST_FILE_CUTS", "5"))
 """How many bits and lengths of each file are tried; `make crash` asks for more."""
 
 

@@ -222,6 +222,13 @@ def expected(path: str, *, durability: milepost.Durability = "process") -> list[
     return found
 
 
+def write_on(store: milepost.Store) -> None:
+    """Prove that the session can be written, quicker than `go_on`."""
+    with store.session(WORK) as session:
+        session.set_data("on")
+    assert look(store)[WORK]["data"] == "on"
+
+
 def go_on(store: milepost.Store) -> None:
     """Prove that the work can be carried on and ended, and that this is kept."""
     with store.session(WORK) as session:

@@ -175,7 +175,14 @@ class Archive:
         going = [each for each in self._versions if each.version in decision.remove]
         self._versions = [each for each in self._versions if each.version in decision.keep]
         there = history.journals(self._folder)
-        old = set(retention.journals_to_remove(there, self._versions))
+        old = set(
+            retention.journals_to_remove(
+                there,
+                self._versions,
+                keep_last=self._config.max_state_history,
+                now_ns=self._clock.now_ns(),
+            )
+        )
         self.write_manifest(state, [name for name in there if name not in old])
         with contextlib.suppress(StorageError):
             for each in going:

@@ -125,19 +125,27 @@ class Turn:
 
     def own_what_was_claimed(self) -> None:
         """Enter the epoch whose lease an earlier call may have left half made."""
-        epoch, self._claimed = self._claimed, 0
-        if not epoch or not self._folder.exists(leases.lease_path(epoch)):
+        epoch = self._claimed
+        if not epoch:
             return
+        if self._is_ours(epoch):
+            self._enter(epoch)
+        else:
+            self._claimed = 0
+
+    def _is_ours(self, epoch: int) -> bool:
+        """Whether a lease that we tried to create is there and nobody else's."""
+        if not self._folder.exists(leases.lease_path(epoch)):
+            return False
         with contextlib.suppress(FormatError, StorageError):
             found = leases.read_lease(self._folder, epoch)
             process = this_process()
-            if (found.host, found.pid, found.process_started) != (
+            return (found.host, found.pid, found.process_started) == (
                 process.host,
                 process.pid,
                 process.process_started,
-            ):
-                return
-        self._enter(epoch)
+            )
+        return True  # half made, and we hold the session's lock
 
     def check(self) -> None:
         """Raise if another writer took over, or if the folder is not where it was."""

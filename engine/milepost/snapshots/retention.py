@@ -66,7 +66,7 @@ def _trail(automatic: list[VersionInfo], now_ns: int) -> list[tuple[VersionInfo,
     """The oldest version within each doubling of age, so that it can grow into the next one."""
     chosen: dict[int, VersionInfo] = {}
     for each in automatic:
-        age = max(0, now_ns - each.created_ns) // 1_000_000_000
+        age = _age_seconds(each, now_ns)
         if age <= TRAIL_SECONDS_MAX:
             chosen[age.bit_length()] = each
     return [(each, (1 << bits) - 1) for bits, each in chosen.items()]
@@ -87,17 +87,30 @@ def decide_by_age(versions: Iterable[VersionInfo], *, older_than_ns: int, now_ns
     return Decision(keep, remove)
 
 
-def journals_to_remove(journals: Iterable[J], kept: Iterable[VersionInfo]) -> list[J]:
-    """Journals that end before the oldest kept automatic version: nothing kept joins them.
+def journals_to_remove(
+    journals: Iterable[J], kept: Iterable[VersionInfo], *, keep_last: int, now_ns: int
+) -> list[J]:
+    """Journals that nothing joins any more.
+
+    From each of the last N versions of either kind, and from the trail, journals lead on without
+    a gap. Older versions stand alone: each holds all that it says.
 
     Shape: a journal is a pair of its epoch and the sequence number of its first event.
     """
-    kept = list(kept)
-    base = min((each.sequence for each in kept if not each.by_hand), default=None)
-    if base is None:
-        base = max((each.sequence for each in kept), default=0)
+    ordered = sorted(kept, key=lambda each: each.name, reverse=True)
+    joined = [
+        each.sequence
+        for rank, each in enumerate(ordered)
+        if rank < keep_last
+        or (not each.by_hand and _age_seconds(each, now_ns) <= TRAIL_SECONDS_MAX)
+    ]
+    base = min(joined, default=0)
     return [
         journal
         for journal, (_, first_after) in itertools.pairwise(sorted(journals))
         if first_after - 1 <= base
     ]
+
+
+def _age_seconds(version: VersionInfo, now_ns: int) -> int:
+    return max(0, now_ns - version.created_ns) // 1_000_000_000

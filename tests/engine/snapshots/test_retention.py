@@ -154,25 +154,33 @@ def test_age_removes_what_is_old_and_only_that(listed: list[VersionInfo], hours:
 def test_nothing_listed_is_nothing_decided() -> None:
     assert decide([], keep_last=1, now_ns=NOW_NS).keep == {}
     assert decide_by_age([], older_than_ns=0, now_ns=NOW_NS).remove == {}
-    assert journals_to_remove([], []) == []
+    assert gone([], [], 1) == []
 
 
 # Journals.
 
 
+def gone(journals: list[JournalName], kept: list[VersionInfo], keep_last: int) -> list[JournalName]:
+    return journals_to_remove(journals, kept, keep_last=keep_last, now_ns=NOW_NS)
+
+
 def test_journals_since_the_oldest_kept_version_stay() -> None:
     journals = [JournalName(1, 2), JournalName(1, 11), JournalName(2, 21), JournalName(2, 31)]
     kept = [version(2), version(3)]  # at 20 and 30
-    assert journals_to_remove(journals, kept) == [(1, 2), (1, 11)]
-    assert journals_to_remove(journals, [version(1), *kept]) == [(1, 2)]
-    assert journals_to_remove(journals, [version(9)]) == [(1, 2), (1, 11), (2, 21)]
+    assert gone(journals, kept, 3) == [(1, 2), (1, 11)]
+    assert gone(journals, [version(1), *kept], 3) == [(1, 2)]
+    assert gone(journals, [version(9)], 3) == [(1, 2), (1, 11), (2, 21)]
 
 
-def test_old_versions_made_by_hand_hold_no_journals() -> None:
+def test_old_versions_hold_no_journals() -> None:
     journals = [JournalName(1, 2), JournalName(1, 11), JournalName(2, 21)]
-    kept = [version(1, by_hand=True), version(2)]
-    assert journals_to_remove(journals, kept) == [(1, 2), (1, 11)]
-    assert journals_to_remove(journals, [version(1, by_hand=True)]) == [(1, 2)]
+    by_hand = [version(1, by_hand=True), version(2)]
+    assert gone(journals, by_hand, 1) == [(1, 2), (1, 11)]
+    assert gone(journals, by_hand, 2) == [(1, 2)]
+    automatic = [version(1, age_seconds=4000), version(2, by_hand=True)]
+    assert gone(journals, automatic, 1) == [(1, 2), (1, 11)]
+    trail = [version(1, age_seconds=3000), version(2, by_hand=True)]
+    assert gone(journals, trail, 1) == [(1, 2)]
 
 
 @given(
@@ -180,7 +188,7 @@ def test_old_versions_made_by_hand_hold_no_journals() -> None:
     st.lists(st.integers(0, 400), min_size=1, max_size=8),
     st.integers(1, 3),
 )
-def test_from_every_kept_automatic_version_the_journals_lead_to_the_end(
+def test_from_each_of_the_last_versions_the_journals_lead_to_the_end(
     lengths: list[int], places: list[int], per_epoch: int
 ) -> None:
     journals: list[JournalName] = []
@@ -190,9 +198,9 @@ def test_from_every_kept_automatic_version_the_journals_lead_to_the_end(
         first += length
     last = first - 1
     kept = [version(n + 1, sequence=1 + place % last) for n, place in enumerate(places)]
-    gone = journals_to_remove(journals, kept)
-    assert journals[-1] not in gone
+    removed = gone(journals, kept, len(kept))
+    assert journals[-1] not in removed
     for each in kept:
         for sequence in range(each.sequence + 1, last + 1):
             holder = [journal for journal in journals if journal.first <= sequence][-1]
-            assert holder not in gone
+            assert holder not in removed
