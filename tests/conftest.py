@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import threading
 import time
@@ -33,6 +34,10 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 settings.load_profile("check")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Run in the background of a shell, we would hand this on to programs that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _DESCRIPTORS = "/proc/self/fd"
 _GRACE_SECONDS = 3.0

@@ -78,6 +78,7 @@ from milepost.store import (
     RetryResult,
     SessionInfo,
     Store,
+    cleanup,
     read_file,
     resolve_path,
 )
@@ -182,6 +183,7 @@ __all__ = [
     "batch_remaining_ns",
     "check",
     "classify",
+    "cleanup",
     "item_counts",
     "job",
     "label",

@@ -40,7 +40,7 @@ from milepost.session.creation import create_session
 from milepost.session.registry import find
 from milepost.session.session import Policy, Session
 from milepost.session.turn import Site
-from milepost.session.view import View, look
+from milepost.session.view import View, check_name_of, look
 from milepost.session.writer import Settings, Writer
 from milepost.snapshots import backups, checkpoints, retention, versions
 from milepost.storage import frame, marker
@@ -280,10 +280,10 @@ class Store:
     def _files(self, site: Site) -> history.Files:
         root = self._backup_root()
         if root is None:
-            return history.Files(site.folder)
-        lease = leases.newest_lease(site.folder)
+            return history.Files(site.folder, (), site.name or None)
+        lease = leases.newest_lease(site.folder, session=site.name or None)
         found = backups.find(root, lease.lineage if lease else None, site.folder_name)
-        return history.Files(site.folder, tuple(found))
+        return history.Files(site.folder, tuple(found), site.name or None)
 
     # Writing.
 
@@ -504,7 +504,9 @@ class Store:
         site = self._existing(name)
         if version is not None:
             return history.load_version(self._files(site), version)[1]
-        return history.load_live(self._files(site)).state
+        loaded = history.load_live(self._files(site))
+        check_name_of(site, loaded)
+        return loaded.state
 
     @overload
     def load_state(self, name: str, *, version: int | None = None, type: type[T]) -> T: ...
@@ -561,7 +563,11 @@ class Store:
         self.check()
         if checkpoints.is_id(id):
             for folder in self._directory.names(SESSIONS):
-                site = Site(self._directory.folder(f"{SESSIONS}/{folder}"), folder, folder)
+                site = Site(
+                    self._directory.folder(f"{SESSIONS}/{folder}"),
+                    folder,
+                    session_name(folder) or "",
+                )
                 for place in self._places_of(site, id):
                     try:
                         _, data = checkpoints.read(place, id)
@@ -600,8 +606,9 @@ class Store:
         session. Default age: `cleanup_interval_hours`.
         """
         self.check()
-        age = older_than or timedelta(hours=self.config.cleanup_interval_hours)
-        age_ns = int(age.total_seconds() * 1e9)
+        if older_than is None:
+            older_than = timedelta(hours=self.config.cleanup_interval_hours)
+        age_ns = int(older_than.total_seconds() * 1e9)
         states = marks = 0
         skipped: dict[str, str] = {}
         for name in self.names():
@@ -642,6 +649,11 @@ class Store:
         if stamp is not None:
             with contextlib.suppress(MilepostError):
                 self.cleanup()
+
+
+def cleanup(store: Store, *, older_than: timedelta | None = None) -> CleanupResult:
+    """Remove old versions and checkpoints of finished sessions: `Store.cleanup`."""
+    return store.cleanup(older_than=older_than)
 
 
 def read_file(path: str | os.PathLike[str]) -> Iterator[Any]:

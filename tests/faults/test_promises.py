@@ -545,6 +545,8 @@ def test_ctrl_c_anywhere_in_what_mends(tmp_path: Path, after: str) -> None:
         for at in range(1, count + 1, max(1, count // PLACES)):
             leave_work_behind()
             _interrupted(partial(batch.update_item, next(numbers), DONE), at)
+            # Once more, early on: where it looks for what the one before left half made.
+            _interrupted(partial(batch.update_item, next(numbers), DONE), 1 + at * 7 % 60)
             key = f"after {at}"
             batch.update_item(key, DONE)
             acknowledged.append(key)

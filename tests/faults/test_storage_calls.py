@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from support.workload import STEPS, Run, expected, go_on, look, store_at, summary, write_on
+    from support.workload import Seen
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "fork"), reason="a death in the middle needs a forked process"

@@ -22,6 +22,11 @@ def command(name: str, version: int | None, *, dry_run: bool) -> None:
     new_version, next_command.
     """
     store = milepost.Store(options.store_path())
+    if version is None and not store.view(name).is_lossy:
+        raise click.UsageError(
+            f"nothing of session {name!r} is lost, so there is no loss to accept; to go back, name"
+            " a VERSION"
+        )
     old = store.load_progress(name, version)
     made = None if dry_run else store.restore(name, version)
     again = describe.run_again(old, store_option=options.store_path())

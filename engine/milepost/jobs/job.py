@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
 
 from milepost.errors import ConfigurationError
@@ -102,6 +103,13 @@ class Job(Generic[P, R]):
         ).run()
 
 
+_NOT_PLAIN = (
+    inspect.iscoroutinefunction,
+    inspect.isgeneratorfunction,
+    inspect.isasyncgenfunction,
+)
+
+
 def check_count(name: str, value: int) -> int:
     """A whole number from 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:  # pyright: ignore[reportUnnecessaryIsInstance]  # callers are not all typed
@@ -147,6 +155,12 @@ def job(
         )
 
     def decorate(function: Callable[P, R]) -> Job[P, R]:
+        if any(test(function) for test in _NOT_PLAIN):
+            raise ConfigurationError(
+                f"job {name!r} is not a plain function: calling it would only make a coroutine or a"
+                " generator, and do nothing",
+                hint="write it with def and without yield",
+            )
         return Job(
             function,
             name,

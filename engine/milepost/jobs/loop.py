@@ -118,9 +118,7 @@ class Loop(Items[T]):
         self._session: Session | None = None
 
     def _open(self) -> Batch:
-        session = self._store.session(
-            self._name, total_batches=1, durability=self._durability, execute=False
-        )
+        session = self._store.session(self._name, durability=self._durability, execute=False)
         self._session = session
         try:
             return self._enter(session)
@@ -130,10 +128,14 @@ class Loop(Items[T]):
 
     def _enter(self, session: Session) -> Batch:
         state = session.live
+        if state.plan or state.key_of(0) not in {None, BATCH_KEY}:
+            raise ConfigurationError(
+                f"session {self._name!r} was made by a job or by hand, not by a loop",
+                hint="give the loop a name of its own",
+            )
         if state.outcome is not None:
             if self._when_complete == "restart":
                 session.restart()
-                session.set_total_batches(1)
             elif self._when_complete == "error":
                 raise UnfinishedError(
                     notices.complete_line(session), hint=notices.command(session, "restart")
@@ -148,6 +150,7 @@ class Loop(Items[T]):
         return session.batch(0) if session.recorded(0) else self._start(session)
 
     def _start(self, session: Session) -> Batch:
+        session.set_total_batches(1)
         return session.start_batch(BATCH_KEY, number=0, items_total=self._total, keeps_items=True)
 
     def _begin(self, batch: Batch) -> None:
@@ -160,12 +163,20 @@ class Loop(Items[T]):
         try:
             item = super().__next__()
         except StopRequested:
-            self._stop()
+            pass
         except StopIteration:
             raise
         except BaseException as error:
             self._close(error, on_purpose=False)
             raise
+        else:
+            self._hint_at_failure()
+            return item
+        # Outside the handler, so that a traceback shows the signal and nothing of ours.
+        return self._stop()
+
+    def _hint_at_failure(self) -> None:
+        """Tell of an item that raised in the run before, when it comes up again."""
         if self._failed_key is not None and self.key == self._failed_key and not self._guarded:
             notices.say(
                 f"{self._name}: item {self.key!r} raised in the run before and is tried again; to"
@@ -173,7 +184,6 @@ class Loop(Items[T]):
                 f" milepost.resume(...) as items"
             )
         self._failed_key = None
-        return item
 
     def _stop(self) -> NoReturn:
         signals = self._signals
@@ -243,7 +253,12 @@ class Loop(Items[T]):
             on_purpose = True
         elif interrupted and signals is not None:
             on_purpose = signals.received == signal.SIGINT
-        session.end(Outcome.STOPPED if on_purpose else Outcome.INTERRUPTED, error)
+        if on_purpose:
+            session.end(Outcome.STOPPED)
+        elif error is None and not interrupted:
+            session.end(Outcome.INTERRUPTED, "an exception ended the loop")
+        else:
+            session.end(Outcome.INTERRUPTED, error)
 
     def _put_down(self) -> None:
         shown, self._display = self._display, None

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from milepost.errors import (
     ClosedError,
+    ConfigurationError,
     FormatError,
     StorageError,
     SupersededError,
@@ -92,10 +93,8 @@ class Runner:
         self._session = session
         try:
             with StopSignals(session.request_stop) as signals:
-                try:
-                    result = self._run(session)
-                except StopRequested:
-                    self._stopped(session, signals)
+                result = self._run_or_stop(session, signals)
+                if result is None:
                     signals.raise_stop()
                 return result
         except BaseException as error:
@@ -103,10 +102,19 @@ class Runner:
                 stopped = isinstance(error, KeyboardInterrupt)
                 with contextlib.suppress(Exception):
                     # The error on its way is the one to see.
-                    session.end(Outcome.STOPPED if stopped else Outcome.INTERRUPTED, error)
+                    plain = isinstance(error, Exception)
+                    reason = error if plain else f"{type(error).__name__} ended it"
+                    session.end(Outcome.STOPPED if stopped else Outcome.INTERRUPTED, reason)
             raise
         finally:
             session.close()
+
+    def _run_or_stop(self, session: Session, signals: StopSignals) -> JobResult | None:
+        try:
+            return self._run(session)
+        except StopRequested:
+            self._stopped(session, signals)
+            return None
 
     def _stopped(self, session: Session, signals: StopSignals) -> None:
         on_purpose = signals.received in {None, signal.SIGINT}
@@ -114,6 +122,11 @@ class Runner:
         self._say(f"{session.name}: stopped after the items in hand; run it again to carry on")
 
     def _run(self, session: Session) -> JobResult:
+        if not session.live.plan and session.live.key_of(0) is not None:
+            raise ConfigurationError(
+                f"session {session.name!r} was made by a loop or by hand, not by a job",
+                hint="give the job a name of its own",
+            )
         ended = session.live.outcome is not None
         if ended and self._when_complete == "restart":
             session.restart()

@@ -219,6 +219,14 @@ class ActiveBatch(msgspec.Struct, array_like=True):
         """Completed / (completed + failed)."""
         return success_rate(self.items_processed, self.items_failed)
 
+    @property
+    def estimated_completion(self) -> datetime | None:
+        """When the batch should be done, seen from its last event; `None` if that is unknown."""
+        from milepost.model.estimate import batch_remaining_ns  # noqa: PLC0415  # it builds on this file
+
+        left = batch_remaining_ns(self)
+        return None if left is None else _sure_time(self.updated_ns + left)
+
     def is_done(self, key: Key) -> bool:
         """Whether the item is completed or skipped: never to be run again."""
         return key in self.finished or key in self.done
@@ -564,6 +572,16 @@ class SessionState(msgspec.Struct, array_like=True):
             return BatchStatus.FAILED
         known = number in self.pending_batches or 0 <= number < self.planned
         return BatchStatus.PENDING if known else None
+
+    def key_of(self, number: int) -> str | None:
+        """The key of a batch that was ever begun; `None` for any other."""
+        batch = (
+            self.active_batches.get(number)
+            or self.completed_batches.get(number)
+            or self.failed_batches.get(number)
+            or self.pending_batches.get(number)
+        )
+        return batch.batch_id if batch is not None else None
 
     def recorded(self, number: int) -> ActiveBatch | None:
         """All item records of a batch; `None` if it was never begun, or kept none."""

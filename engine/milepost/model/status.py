@@ -71,7 +71,5 @@ def judge(state: SessionState, *, is_live: bool) -> Judgement:
     if latest.outcome is Outcome.STOPPED:
         return Judgement(SessionStatus.STOPPED, "it was stopped on purpose")
     if latest.outcome is Outcome.INTERRUPTED:
-        return Judgement(
-            SessionStatus.INTERRUPTED, latest.error_message or "it was asked to end by a signal"
-        )
+        return Judgement(SessionStatus.INTERRUPTED, latest.error_message or "a signal ended it")
     return Judgement(SessionStatus.PENDING, "work was put back or added since its last run")

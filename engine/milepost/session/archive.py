@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from milepost.errors import MilepostError, StorageError
@@ -36,6 +37,9 @@ if TYPE_CHECKING:
     from milepost.storage.directory import LocalDirectory
 
 logger = logging.getLogger("milepost.session")
+
+COPY_AGAIN_SECONDS = 30.0
+"""A backup that failed is tried again after this long, or with the next snapshot."""
 
 
 class BackupTask(NamedTuple):
@@ -72,6 +76,7 @@ class Archive:
         self._versions: list[VersionInfo] = []
         self._last_version = 0
         self._not_copied: VersionInfo | None = None
+        self._copy_again_at = -math.inf
         self.level = frame.LEVEL_HOT if config.enable_compression else frame.LEVEL_NONE
         self.backup_error = ""
 
@@ -89,10 +94,10 @@ class Archive:
     def files(self, lease: leases.Lease | None) -> history.Files:
         """Where to read the session from: its folder, and the backups of the lease's line."""
         if self._backup_root is None:
-            return history.Files(self._folder)
+            return history.Files(self._folder, (), self._site.name)
         lineage = lease.lineage if lease else None
         found = backups.find(self._backup_root, lineage, self._site.folder_name)
-        return history.Files(self._folder, tuple(found))
+        return history.Files(self._folder, tuple(found), self._site.name)
 
     # Snapshots.
 
@@ -121,14 +126,15 @@ class Archive:
         self._versions.append(info)
         if self._backup_root is not None:
             self._not_copied = info
+            self._copy_again_at = -math.inf
         return info.version
 
     # Second copies.
 
     def next_backup(self, state: SessionState) -> BackupTask | None:
-        """The newest snapshot, if it has no second copy yet; it counts as copied from here on."""
-        info, self._not_copied = self._not_copied, None
-        if info is None:
+        """The newest snapshot, if it has no second copy yet and is to be copied now."""
+        info = self._not_copied
+        if info is None or self._clock.monotonic() < self._copy_again_at:
             return None
         needs = [part.path for part in state.plan]
         needs += [checkpoints.path_of(each.id) for each in state.checkpoints]
@@ -153,9 +159,12 @@ class Archive:
             )
         except (MilepostError, OSError) as error:
             self.backup_error = str(error)
+            self._copy_again_at = self._clock.monotonic() + COPY_AGAIN_SECONDS
             logger.warning("session %r: the backup failed: %s", self._site.name, error)
         else:
             self.backup_error = ""
+            if self._not_copied is not None and self._not_copied.name == task.name:
+                self._not_copied = None
         return self.backup_error != before
 
     # Letting go.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from milepost.errors import ClosedError, EncodingError
+from milepost.errors import ClosedError, ConfigurationError, EncodingError
 from milepost.model import events as e
 from milepost.model.fold import copy_batch
 from milepost.session.items import Items
@@ -24,6 +24,10 @@ T = TypeVar("T")
 
 ItemUpdate = tuple[Key, ItemStatus] | tuple[Key, ItemStatus, str | BaseException | None]
 """An item of `update_items`: its key, what became of it, and what was wrong if something was."""
+
+
+COUNT_MAX = 1 << 53
+"""No count goes beyond this, so that sums of them stay within what every reader can hold."""
 
 
 class Batch:
@@ -170,8 +174,12 @@ class Batch:
             ("failed", failed),
             ("items_total", items_total),
         ):
-            if count is not None and (isinstance(count, bool) or count < 0):
-                raise ValueError(f"{name} is {count!r}; it must be a whole number from 0")
+            if count is None:
+                continue
+            if not isinstance(count, int) or isinstance(count, bool):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers are not all typed
+                raise EncodingError(f"{name} is {count!r:.80}; it must be a whole number")
+            if not 0 <= count <= COUNT_MAX:
+                raise ConfigurationError(f"{name} is {count}; it must be from 0 to {COUNT_MAX:,}")
         writer = self._writer
         with writer.lock:
             writer.ready()
@@ -205,7 +213,10 @@ class Batch:
         writer = self._writer
         with writer.lock:
             writer.ready()
-            self._require_active()
+            counters = self._require_active().counters
+            for name, amount in amounts.items():
+                if abs(counters.get(name, 0) + amount) > COUNT_MAX:
+                    raise EncodingError(f"the counter {name} would go beyond {COUNT_MAX:,}")
             writer.commit(
                 e.CountersAdded(writer.next_sequence, writer.now_ns(), self.number, dict(amounts))
             )

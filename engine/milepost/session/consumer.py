@@ -38,8 +38,8 @@ _LEAVING: Final = frozenset(
     dis.opmap[name] for name in ("POP_TOP", "POP_ITER", "END_FOR") if name in dis.opmap
 )
 _HINT: Final = (
-    "do the work in a for loop; several items at a time: chunk=, concurrently: milepost.map;"
-    " to have them all at once, read the source itself"
+    "do the work in the body of a for loop; for several at once use a job with workers=; to have"
+    " them all at once, read the source itself"
 )
 
 

@@ -55,10 +55,12 @@ class Files(NamedTuple):
     Attributes:
         folder: The session's own folder.
         backups: Folders of the same layout, the likeliest first.
+        name: The session's name, where it is known.
     """
 
     folder: LocalDirectory
     backups: tuple[LocalDirectory, ...] = ()
+    name: str | None = None
 
 
 class Loaded(msgspec.Struct, kw_only=True):
@@ -114,7 +116,7 @@ def load(files: Files) -> Loaded:
     listing = _list(files)
     findings: list[Finding] = []
     # Whose files they must be; where no lease can be read, the newest snapshot says it.
-    lease = leases.newest_lease(files.folder)
+    lease = leases.newest_lease(files.folder, session=files.name)
     uid = lease.session_uid if lease is not None else None
     base, state, from_backup = _newest_good(files, listing, uid, findings)
     loaded = Loaded(
@@ -160,7 +162,7 @@ def load_version(files: Files, version: int) -> tuple[VersionInfo, SessionState]
     Errors: `SnapshotNotFoundError`; `FormatError` where every copy is damaged.
     """
     failure: MilepostError | None = None
-    lease = leases.newest_lease(files.folder)
+    lease = leases.newest_lease(files.folder, session=files.name)
     for place in (files.folder, *files.backups):
         for name in reversed(versions.names(place)):
             if name.version == version:

@@ -89,6 +89,8 @@ def _planned(
             hint="pass key=, a function that returns one: key=lambda region: region['code']",
         )
     name = label(each) if label is not None else _label_in(each)
+    if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers are not all typed
+        raise ConfigurationError(f"the label of batch {found!r} is {name!r:.80}; it must be text")
     return PlannedBatch(str(found), name, each)
 
 

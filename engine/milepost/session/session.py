@@ -18,10 +18,12 @@ import msgspec
 from milepost.errors import (
     ClosedError,
     ConfigurationError,
+    EncodingError,
     MilepostError,
     SupersededError,
 )
 from milepost.model import events as e
+from milepost.model.estimate import batch_counts
 from milepost.model.fold import copy
 from milepost.session.batch import Batch
 from milepost.session.registry import register, unregister
@@ -31,7 +33,7 @@ from milepost.snapshots import checkpoints, retention
 from milepost.storage.host import this_process
 from milepost.storage.values import plain_value
 from milepost.types import BatchErrorType, BatchStatus, Outcome, RecoveryConfig
-from milepost.work.classify import Classifier, classify
+from milepost.work.classify import Classifier, Verdict, classify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -196,10 +198,13 @@ class Session:
 
     def judge(self, error: str | BaseException) -> tuple[str, BatchErrorType, bool]:
         """Message, kind and recoverability of an error, by the classifier; text is unknown."""
+        if not isinstance(error, (str, BaseException)):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers are not all typed
+            raise EncodingError(f"an error is text or an exception, not {error!r:.80}")
         if isinstance(error, str):
             return error[:MESSAGE_CHARACTERS_MAX], BatchErrorType.UNKNOWN_ERROR, True
         try:
-            verdict = self._policy.classifier(error)
+            verdict = Verdict(*self._policy.classifier(error))
+            verdict = Verdict(BatchErrorType(verdict.error_type), bool(verdict.is_recoverable))
         except Exception:  # a user's classifier must not cost the record
             verdict = classify(error)
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -363,8 +368,10 @@ class Session:
             before anything is written.
         """
         kind = checkpoints.check_type(checkpoint_type)
-        if name is not None and len(name) > 200:
-            raise ConfigurationError("a checkpoint's name has at most 200 characters")
+        if name is not None:
+            plain_value(name, "the checkpoint's name")
+            if not isinstance(name, str) or len(name) > 200:  # pyright: ignore[reportUnnecessaryIsInstance]  # callers are not all typed
+                raise ConfigurationError("a checkpoint's name is text of at most 200 characters")
         with self._writer.lock:
             self._writer.ready()
             self._writer.check_turn()
@@ -486,13 +493,20 @@ class Session:
                     f"{len(running)} batches are begun and not ended, for example {running[0]!r}",
                     hint="end them with complete() or fail() first",
                 )
+            left = batch_counts(self._writer.state).pending
+            if left:
+                raise ConfigurationError(
+                    f"{left} batches of session {self.name!r} were never begun",
+                    hint="leave the session without complete() to carry on later; if there are"
+                    " fewer batches than was said: session.set_total_batches",
+                )
             self._writer.commit(
                 e.SessionCompleted(self._writer.next_sequence, self._writer.now_ns(), e.NO_BATCH),
                 durable=True,
             )
             return self._writer.state.outcome or Outcome.COMPLETED
 
-    def end(self, outcome: Outcome, error: BaseException | None = None) -> None:
+    def end(self, outcome: Outcome, error: BaseException | str | None = None) -> None:
         """Close, saying how this run ended where the work itself is not ended."""
         self._outcome = outcome
         if error is not None:

@@ -18,14 +18,18 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import threading
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
 
 from milepost.clock import Clock, SystemClock
 from milepost.errors import (
     ClosedError,
     DamagedError,
     DurabilityLostError,
+    EncodingError,
     MilepostError,
     StorageError,
     SupersededError,
@@ -33,7 +37,7 @@ from milepost.errors import (
 from milepost.journal import record
 from milepost.journal.writer import JournalWriter
 from milepost.model import fold
-from milepost.model.events import NO_BATCH, ItemCapChanged, Restored
+from milepost.model.events import NO_BATCH, ItemCapChanged, ItemUpdated, Restored
 from milepost.session import history
 from milepost.session.archive import Archive
 from milepost.session.keeper import Keeper
@@ -119,7 +123,7 @@ class Writer:
             raise
 
     def _take_turn(self, *, accept_loss: bool) -> None:
-        before = leases.newest_lease(self._folder)
+        before = leases.newest_lease(self._folder, session=self.site.name)
         self.turn.follow(before)
         files = self.archive.files(before)
         uid = before.session_uid if before else history.load(files).state.uid
@@ -156,7 +160,7 @@ class Writer:
 
     def backups(self) -> tuple[LocalDirectory, ...]:
         """Where second copies of the immutable files may be."""
-        return self.archive.files(leases.newest_lease(self._folder)).backups
+        return self.archive.files(leases.newest_lease(self._folder, session=self.site.name)).backups
 
     def _adopt(self, loaded: history.Loaded) -> None:
         self.state = loaded.state
@@ -190,6 +194,9 @@ class Writer:
             payload = record.encode_payload(event)
         except Exception as error:
             raise self._cannot_encode(event, error) from error
+        if type(event) is not ItemUpdated or event.error_message is not None:
+            # The hot path has checked its few fields itself; all others are proved here.
+            self._prove(event, payload)
         self._write([payload], event.sequence, durable=durable)
         self.state = fold.apply(self.state, event)
         self._attention = False
@@ -205,9 +212,11 @@ class Writer:
         payloads: list[bytes] = []
         for event in events:
             try:
-                payloads.append(record.encode_payload(event))
+                payload = record.encode_payload(event)
             except Exception as error:
                 raise self._cannot_encode(event, error) from error
+            self._prove(event, payload)
+            payloads.append(payload)
         self._write(payloads, events[-1].sequence, durable=durable)
         for event in events:
             self.state = fold.apply(self.state, event)
@@ -257,6 +266,17 @@ class Writer:
         self._attention = False
         self.archive.write_manifest(self.state)
         return self._journal
+
+    @staticmethod
+    def _prove(event: BatchEvent, payload: bytes) -> None:
+        """What no reader could decode must not be written: the session would not open again."""
+        try:
+            record.decode_payload(payload)
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+            place = re.search(r"\$\[(\d+)\]", str(error))
+            fields = ("", *event.__struct_fields__)
+            field = fields[int(place.group(1))] if place else type(event).__name__
+            raise EncodingError(f"{field} cannot be stored: {error}") from error
 
     def _cannot_encode(self, event: BatchEvent, error: Exception) -> MilepostError:
         for field in event.__struct_fields__:
@@ -318,7 +338,9 @@ class Writer:
                 journal.flush()
             journal.close()
             self._journal = None
-        loaded = history.load(self.archive.files(leases.newest_lease(self._folder)))
+        loaded = history.load(
+            self.archive.files(leases.newest_lease(self._folder, session=self.site.name))
+        )
         if loaded.is_lossy or loaded.state.sequence < self.state.sequence:
             raise damaged(self.site.name, loaded)
         self.turn.take(max(self.turn.epoch, loaded.epoch), self.state.uid)
@@ -356,6 +378,12 @@ class Writer:
         """Save the state as a whole and return the version that holds it."""
         with self.lock:
             self.ready()
+            latest = self.archive.latest
+            if by_hand and self.state.sequence == latest.sequence and not latest.by_hand:
+                # It must be kept as one made by hand, and no sequence gets a second one: an event
+                # that changes nothing makes room for it.
+                cap = self.state.item_cap
+                self.commit(ItemCapChanged(self.next_sequence, self._now_ns(), NO_BATCH, cap))
             if self.state.sequence == self.archive.latest.sequence:
                 self.check_turn()  # a version in a folder that is gone is none
                 return self.archive.latest.version

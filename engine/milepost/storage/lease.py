@@ -138,11 +138,16 @@ def read_lease(folder: LocalDirectory, epoch: int) -> Lease:
     return decode_lease(folder.read(path, size_bytes_max=LEASE_BYTES_MAX), path)
 
 
-def newest_lease(folder: LocalDirectory) -> Lease | None:
-    """The lease of the highest epoch that can be read, `None` if there is none."""
+def newest_lease(folder: LocalDirectory, *, session: str | None = None) -> Lease | None:
+    """The lease of the highest epoch that can be read, `None` if there is none.
+
+    With the session's name, only leases of that session count.
+    """
     for epoch in reversed(epochs(folder)):
         with suppress(FormatError, StorageError):
-            return read_lease(folder, epoch)
+            lease = read_lease(folder, epoch)
+            if session is None or lease.session == session:
+                return lease
     return None
 
 
@@ -165,8 +170,8 @@ class WriterLock:
             )
         try:
             self._lock.acquire(timeout=patience_seconds, poll_interval=0.02)
-        except filelock.Timeout as error:
-            raise self._refusal() from error
+        except filelock.Timeout:
+            raise self._refusal() from None  # how a lock is waited for is nobody's business
         except OSError as error:
             raise StorageError(
                 f"cannot lock {LOCK_NAME}: {error.strerror or error}",

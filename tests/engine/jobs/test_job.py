@@ -422,8 +422,7 @@ def test_a_worker_that_does_not_end_is_left_behind(tmp_path: Path) -> None:
 
 
 def test_a_plan_of_very_many_batches(tmp_path: Path) -> None:
-    # A longer plan has more parts of the same kind.
-    count = 250_000
+    count = 1_000_000
     seen: list[str] = []
 
     def work(batch: Batch) -> None:
@@ -436,8 +435,19 @@ def test_a_plan_of_very_many_batches(tmp_path: Path) -> None:
         run(job)
     state = view(tmp_path).state
     assert state.total_batches == count
-    assert [part.count for part in state.plan] == [200_000, 50_000]
+    assert [part.count for part in state.plan] == [200_000] * 5
     with pytest.raises(KeyboardInterrupt):
         seen[:] = ["", ""]
         run(job)
     assert seen[2] == "2"
+
+
+def test_what_is_no_plain_function_is_refused_at_once() -> None:
+    async def coroutine(batch: Batch) -> None: ...
+
+    def generator(batch: Batch) -> Any:
+        yield batch
+
+    for function in (coroutine, generator):
+        with pytest.raises(milepost.ConfigurationError, match="plain function"):
+            milepost.job("work", batches=["a"])(function)

@@ -100,7 +100,7 @@ def test_what_pulls_all_at_once_is_refused(consume: Callable[[Iterable[int]], An
         consume(items)
     assert items.given == []
     assert isinstance(caught.value, TypeError)
-    assert "milepost.map" in caught.value.hint
+    assert "workers=" in caught.value.hint
 
 
 def test_a_loop_is_what_it_is_for() -> None:
