@@ -32,6 +32,7 @@ from milepost.errors import (
     SessionNotFoundError,
     StorageError,
     StoreNotFoundError,
+    UnsupportedVersionError,
 )
 from milepost.model.retrying import choose_failed
 from milepost.model.status import SessionStatus
@@ -214,17 +215,30 @@ class Store:
                 raise NotAMilepostFileError(
                     f"{self.path} has sessions but no {MARKER} file: the store is damaged",
                     path=MARKER,
-                    hint=f"copy {MARKER} back from where the folder came from",
+                    hint=self._marker_hint(),
                 )
             raise StoreNotFoundError(
                 f"there is no store at {self.path}",
                 hint="name one with --store or $MILEPOST_STORE, or run a job to make one",
             )
-        marker.decode_marker(self._directory.read(MARKER, size_bytes_max=marker.BYTES_MAX))
+        try:
+            marker.decode_marker(self._directory.read(MARKER, size_bytes_max=marker.BYTES_MAX))
+        except UnsupportedVersionError:
+            raise
+        except FormatError as error:
+            error.hint = self._marker_hint()
+            raise
+
+    def _marker_hint(self) -> str:
+        root = self._backup_root()
+        if root is not None and root.exists(MARKER):
+            return f"copy it back from its backup: cp {root.full(MARKER)} {self.path}"
+        return f"copy {MARKER} back from where the folder came from"
 
     def _ensure(self) -> None:
         if self.exists():
             self.check()
+            self._copy_marker()
             return
         directory = self._directory
         status = directory.stat()
@@ -242,6 +256,17 @@ class Store:
             # Another process was quicker, and its marker is as good.
         self.check()
         directory.make_folders(SESSIONS)
+        self._copy_marker()
+
+    def _copy_marker(self) -> None:
+        """Have the marker a second time, in the backups; a failure fails nothing."""
+        root = self._backup_root()
+        if root is None or root.exists(MARKER):
+            return
+        with contextlib.suppress(StorageError):
+            data = self._directory.read(MARKER, size_bytes_max=marker.BYTES_MAX)
+            root.make_folders()
+            root.publish(MARKER, data)
 
     def _site(self, name: str) -> Site:
         checked = check_name(name)

@@ -161,11 +161,27 @@ def test_a_folder_that_is_no_store(tmp_path: Path) -> None:
 
 
 def test_sessions_without_a_marker_are_a_damaged_store_and_not_a_new_one(tmp_path: Path) -> None:
-    fill(Store(tmp_path / "s"))
+    store = Store(tmp_path / "s", config=StoreConfig(backup_enabled=False))
+    fill(store)
     (tmp_path / "s" / "MILEPOST").unlink()
     with pytest.raises(milepost.NotAMilepostFileError, match="MILEPOST"):
-        Store(tmp_path / "s").session("places")
+        store.session("places")
     assert not (tmp_path / "s" / "MILEPOST").exists()
+
+
+def test_with_backups_a_lost_marker_can_be_copied_back(tmp_path: Path) -> None:
+    fill(Store(tmp_path / "s"))
+    mark = tmp_path / "s" / "MILEPOST"
+    good = mark.read_bytes()
+    for lose in (mark.unlink, lambda: mark.write_bytes(b"not what it was")):
+        lose()
+        with pytest.raises(milepost.FormatError) as caught:
+            Store(tmp_path / "s").session("places")
+        copy = tmp_path / "s" / "backups" / "MILEPOST"
+        assert str(copy) in caught.value.hint
+        shutil.copy(copy, mark)
+        assert mark.read_bytes() == good
+        assert len(Store(tmp_path / "s").sessions()) == 1
 
 
 def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:

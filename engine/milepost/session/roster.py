@@ -174,6 +174,12 @@ class Roster:
                 yield number
         yield from failed
 
+    def pending(self) -> int:
+        """How many batches of the plan were never begun, or put back."""
+        state = self._writer.state
+        numbers = range(state.planned)
+        return sum(state.batch_status(number) is BatchStatus.PENDING for number in numbers)
+
     def recoverable(self) -> list[int]:
         """Numbers of the failed batches that a run tries again by itself."""
         return sorted(

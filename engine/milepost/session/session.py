@@ -23,7 +23,6 @@ from milepost.errors import (
     SupersededError,
 )
 from milepost.model import events as e
-from milepost.model.estimate import batch_counts
 from milepost.model.fold import copy
 from milepost.session.batch import Batch
 from milepost.session.registry import register, unregister
@@ -493,12 +492,11 @@ class Session:
                     f"{len(running)} batches are begun and not ended, for example {running[0]!r}",
                     hint="end them with complete() or fail() first",
                 )
-            left = batch_counts(self._writer.state).pending
+            left = self._roster.pending()
             if left:
                 raise ConfigurationError(
-                    f"{left} batches of session {self.name!r} were never begun",
-                    hint="leave the session without complete() to carry on later; if there are"
-                    " fewer batches than was said: session.set_total_batches",
+                    f"{left} batches of the plan of session {self.name!r} were never begun",
+                    hint="leave the session without complete() to carry on with them later",
                 )
             self._writer.commit(
                 e.SessionCompleted(self._writer.next_sequence, self._writer.now_ns(), e.NO_BATCH),
