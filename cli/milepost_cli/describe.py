@@ -276,8 +276,10 @@ def checkpoint(mark: milepost.CheckpointInfo) -> dict[str, Any]:
 # Batches.
 
 
-def batches(state: milepost.SessionState) -> list[dict[str, Any]]:
-    """Every batch that was ever begun, by number."""
+def batches(
+    state: milepost.SessionState, plan: list[milepost.PlannedBatch]
+) -> list[dict[str, Any]]:
+    """Every batch that was ever begun or is planned, by number."""
     found = [_ended(each) for each in state.completed_batches.values()]
     found += [_open(each, "processing") for each in state.active_batches.values()]
     found += [_open(each, "pending") for each in state.pending_batches.values()]
@@ -290,7 +292,28 @@ def batches(state: milepost.SessionState) -> list[dict[str, Any]]:
         }
         for each in state.failed_batches.values()
     ]
+    begun = {int(each["number"]) for each in found}
+    found += [_planned(n, each) for n, each in enumerate(plan) if n not in begun]
     return sorted(found, key=lambda batch: int(batch["number"]))
+
+
+def _planned(number: int, batch: milepost.PlannedBatch) -> dict[str, Any]:
+    return {
+        "number": number,
+        "key": batch.key,
+        "label": batch.label,
+        "status": "pending",
+        "phase": None,
+        "items_total": None,
+        "items_processed": 0,
+        "items_failed": 0,
+        "items_skipped": 0,
+        "error": None,
+        "error_type": None,
+        "updated_at": None,
+        "active_seconds": 0.0,
+        "metrics": None,
+    }
 
 
 def _ended(batch: milepost.CompletedBatch) -> dict[str, Any]:

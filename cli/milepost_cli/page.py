@@ -154,7 +154,7 @@ def _batches(told: dict[str, Any]) -> Iterator[str]:
         for each in told["batch_list"]
     ]
     yield ""
-    yield "batches that were begun:"
+    yield "batches:"
     yield from (f"  {line}" for line in output.columns(rows))
 
 

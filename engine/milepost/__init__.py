@@ -72,6 +72,7 @@ from milepost.session.items import Items
 from milepost.session.session import Session
 from milepost.session.subscription import Subscription
 from milepost.session.view import View
+from milepost.snapshots.segments import PlannedBatch
 from milepost.snapshots.versions import VersionInfo
 from milepost.store import (
     CleanupResult,
@@ -147,6 +148,7 @@ __all__ = [
     "ParametersChangedError",
     "Phase",
     "PlainProgress",
+    "PlannedBatch",
     "RecordTooLargeError",
     "RecoveryConfig",
     "RecoveryError",

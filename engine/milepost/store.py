@@ -37,6 +37,7 @@ from milepost.errors import (
 from milepost.model.retrying import choose_failed
 from milepost.model.status import SessionStatus
 from milepost.session import contents, history
+from milepost.session import plan as plans
 from milepost.session.creation import create_session
 from milepost.session.registry import find
 from milepost.session.session import Policy, Session
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
 
     from milepost.model.events import BatchEvent
     from milepost.model.state import CheckpointInfo, SessionState
+    from milepost.snapshots.segments import PlannedBatch
     from milepost.snapshots.versions import VersionInfo
     from milepost.types import CheckpointType, Durability
 
@@ -565,6 +567,16 @@ class Store:
         if not state.has_data and default is not _MISSING:
             return default
         return convert_value(state.data, type, f"the data of session {name!r}")
+
+    def plan(self, name: str) -> list[PlannedBatch]:
+        """The sealed plan of a session, by batch number; empty for one that has none.
+
+        Errors: `FormatError` where every copy of a part is damaged.
+        """
+        site = self._existing(name)
+        files = self._files(site)
+        state = history.load_live(files).state
+        return plans.load(files.folder, files.backups, state)
 
     def versions(self, name: str) -> list[VersionInfo]:
         """The versions of a session, the newest first."""

@@ -285,3 +285,17 @@ def test_a_session_without_any_readable_snapshot_is_12_and_no_traceback(
     ran = run("show", failed, "-s", folder)
     assert (ran.code, ran.out) == (12, "")
     assert "error: no snapshot of this session can be read" in ran.err
+
+
+def test_show_batches_lists_the_planned_ones_by_name(tmp_path: Path) -> None:
+    store = milepost.Store(tmp_path / "s")
+    regions = [{"code": "11110", "name": "Jongno"}, {"code": "11140", "name": "Jung"}]
+    with store.session("places") as session:
+        for _ in session.batches(regions, key=lambda region: str(region["code"])):
+            break
+    ran = run("show", "places", "--batches", "-s", tmp_path / "s", "--json")
+    assert [(b["key"], b["label"], b["status"]) for b in ran.json["batch_list"]] == [
+        ("11110", "Jongno", "processing"),
+        ("11140", "Jung", "pending"),
+    ]
+    assert "Jung" in run("show", "places", "--batches", "-s", tmp_path / "s").out

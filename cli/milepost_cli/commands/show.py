@@ -12,7 +12,7 @@ from milepost_cli import describe, exit_codes, options, output, page
 
 @click.command(short_help="Show where a session stands, and what to do next.")
 @click.argument("name")
-@click.option("--batches", is_flag=True, help="Also every batch that was begun.")
+@click.option("--batches", is_flag=True, help="Also every batch, the planned ones too.")
 @click.option("--failed", is_flag=True, help="Also every failed batch and item, with why.")
 @click.option("--checkpoints", is_flag=True, help="Also every checkpoint.")
 @options.store
@@ -28,7 +28,7 @@ def command(name: str, *, batches: bool, failed: bool, checkpoints: bool) -> int
     view = store.view(name)
     told: dict[str, Any] = describe.session(store, view, store_option=options.store_path())
     if batches:
-        told["batch_list"] = describe.batches(view.state)
+        told["batch_list"] = describe.batches(view.state, store.plan(name))
     if failed:
         told["failures"] = describe.failures(view.state)
     if options.json_wanted():

@@ -100,6 +100,10 @@ class Runner:
         except BaseException as error:
             if not session.closed:
                 stopped = isinstance(error, KeyboardInterrupt)
+                if not isinstance(error, Exception):
+                    self._say(
+                        f"{session.name}: ended at once; what was in hand runs again next time"
+                    )
                 with contextlib.suppress(Exception):
                     # The error on its way is the one to see.
                     plain = isinstance(error, Exception)

@@ -72,4 +72,7 @@ def judge(state: SessionState, *, is_live: bool) -> Judgement:
         return Judgement(SessionStatus.STOPPED, "it was stopped on purpose")
     if latest.outcome is Outcome.INTERRUPTED:
         return Judgement(SessionStatus.INTERRUPTED, latest.error_message or "a signal ended it")
-    return Judgement(SessionStatus.PENDING, "work was put back or added since its last run")
+    return Judgement(
+        SessionStatus.PENDING,
+        "it was begun anew, or work was put back or added, since its last run",
+    )
