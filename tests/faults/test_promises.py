@@ -618,3 +618,30 @@ def test_ctrl_c_by_signal_while_updates_run(tmp_path: Path) -> None:
     keys = {*state.active_batches[0].finished, *state.active_batches[0].done}
     assert keys >= set(acknowledged)
     assert keys <= set(range(number + 1))
+
+
+# Wrong calls.
+
+
+def test_a_wrong_call_never_gets_into_the_journal(tmp_path: Path) -> None:
+    """What could not have happened is refused before it is written: the journal is for good."""
+    store = store_at(str(tmp_path / "store"))
+    with store.session("s") as session:
+        batch = session.start_batch("a")
+        batch.update_item("i", DONE)
+        batch.complete()
+        wrong: list[Callable[[], object]] = [
+            lambda: session.start_batch("a"),
+            lambda: session.start_batch("a", keeps_items=True),
+            lambda: session.put_back([0], {}),
+            lambda: session.put_back([], {0: ["i"]}),
+            lambda: batch.update_item("i", DONE),
+            batch.complete,
+            lambda: batch.fail("no"),
+        ]
+        for call in wrong:
+            with pytest.raises((ValueError, milepost.MilepostError)):
+                call()
+            session.set_data("goes on")
+    assert store.load_state("s") == "goes on"
+    store.session("s").close()

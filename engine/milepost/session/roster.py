@@ -87,7 +87,9 @@ class Roster:
     def refuse_started(self, key: str, number: int, *, may_reopen: bool) -> None:
         """Raise for a batch that is completed, or begun here and not ended."""
         state = self._writer.state
-        if state.batch_status(number) is BatchStatus.COMPLETED and not may_reopen:
+        done = state.completed_batches.get(number)
+        # One that kept no items has nothing to go on with.
+        if done is not None and (not may_reopen or done.progress is None):
             raise ConfigurationError(
                 f"batch {key!r} is completed",
                 hint="ask session.is_done(key) first; milepost restart begins all anew",

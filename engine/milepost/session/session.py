@@ -23,7 +23,7 @@ from milepost.errors import (
     SupersededError,
 )
 from milepost.model import events as e
-from milepost.model.fold import copy
+from milepost.model.fold import apply, copy
 from milepost.session.batch import Batch
 from milepost.session.registry import register, unregister
 from milepost.session.roster import Roster
@@ -423,19 +423,22 @@ class Session:
             self._executing = False
 
     def put_back(self, batches: list[int], items: dict[int, list[Key]]) -> None:
-        """Put failed batches and items back to pending, with fresh attempts."""
+        """Put failed batches and items back to pending, with fresh attempts.
+
+        Errors: `ValueError` for what has not failed, before anything is written.
+        """
         with self._writer.lock:
             self._writer.ready()
-            self._writer.commit(
-                e.Retried(
-                    self._writer.next_sequence,
-                    self._writer.now_ns(),
-                    e.NO_BATCH,
-                    batches,
-                    items,
-                ),
-                durable=True,
+            event = e.Retried(
+                self._writer.next_sequence,
+                self._writer.now_ns(),
+                e.NO_BATCH,
+                batches,
+                items,
             )
+            # The choice is the caller's; what the fold refuses must never stand in the journal.
+            apply(copy(self._writer.state), event)
+            self._writer.commit(event, durable=True)
 
     def restore(self, old: SessionState, version: int) -> int:
         """Make an older version the state again, as a new version; return its number."""
