@@ -343,6 +343,20 @@ def test_a_snapshot_is_taken_when_the_interval_has_passed_and_something_changed(
         assert store.versions("places")[0].version == settled  # nothing changed, nothing saved
 
 
+def test_a_journal_that_grows_long_is_ended_by_a_snapshot(tmp_path: Path) -> None:
+    tracker = TrackerConfig(checkpoint_interval_seconds=100_000, sync_interval_seconds=0.02)
+    store = Store(tmp_path / "s", tracker=tracker)
+    with store.session("places") as session:
+        batch = session.start_batch("a")
+        before = store.versions("places")[0].version
+        for _ in range(18):
+            batch.update_progress(phase="x" * (1 << 20))
+        deadline = time.monotonic() + 20
+        while store.versions("places")[0].version == before:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
 def test_subscribers_see_what_the_journal_holds(store: Store) -> None:
     with store.session("places") as session:
         subscription = session.subscribe()
