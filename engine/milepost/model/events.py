@@ -291,7 +291,7 @@ class Restored(Event, frozen=True, tag=30):
     from_sequence: int
 
 
-BatchEvent: TypeAlias = Union[  # noqa: UP007  # msgspec wants one union object  # msgspec wants one union object
+BatchEvent: TypeAlias = Union[  # noqa: UP007  # msgspec wants one union object
     SessionCreated,
     ItemCapChanged,
     TotalBatchesSet,

@@ -58,7 +58,7 @@ class Retrying(msgspec.Struct, array_like=True, frozen=True, tag=0):
         phase: The phase that failed.
     """
 
-    phase: Union[BatchPhase, str, Retrying]  # noqa: UP007  # msgspec resolves this form on 3.11  # msgspec resolves this form on 3.11
+    phase: Union[BatchPhase, str, Retrying]  # noqa: UP007  # msgspec resolves this form on 3.11
 
 
 Phase: TypeAlias = BatchPhase | str | Retrying
@@ -552,7 +552,7 @@ class SessionState(msgspec.Struct, array_like=True):
     @property
     def estimated_completion(self) -> datetime | None:
         """When the session should be done, seen from its last event; `None` if that is unknown."""
-        from milepost.model.estimate import remaining_ns  # noqa: PLC0415  # it builds on this file  # estimate builds on this
+        from milepost.model.estimate import remaining_ns  # noqa: PLC0415  # it builds on this file
 
         left = remaining_ns(self)
         if left is None:
