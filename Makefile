@@ -38,8 +38,10 @@ check: lint test
 
 # The long form of the kill, power-cut and interruption tests, with examples of their own each time.
 crash: $(VENV)/.checks
-	MILEPOST_TEST_KILLS=300 MILEPOST_TEST_WALKS=200 MILEPOST_TEST_CUTS=1000 MILEPOST_TEST_INTERRUPT_STEP=1 \
-		$(BIN)/python -m pytest tests/faults --hypothesis-profile=campaign $(ARGS)
+	MILEPOST_TEST_KILLS=200 MILEPOST_TEST_WALKS=400 MILEPOST_TEST_CUTS=300 MILEPOST_TEST_FLIPS=300 \
+		MILEPOST_TEST_FILE_CUTS=150 MILEPOST_TEST_PLACES=2000 \
+		$(BIN)/python -m pytest tests/faults tests/format/test_damage.py \
+		--hypothesis-profile=campaign $(ARGS)
 
 format: $(VENV)/.checks
 	$(BIN)/ruff format .
