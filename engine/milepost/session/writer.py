@@ -198,7 +198,7 @@ class Writer:
             # The hot path has checked its few fields itself; all others are proved here.
             self._prove(event, payload)
         self._write([payload], event.sequence, durable=durable)
-        self.state = fold.apply(self.state, event)
+        self._fold(event)
         self._attention = False
         for subscription in self._subscriptions:
             subscription.push(event)
@@ -219,11 +219,19 @@ class Writer:
             payloads.append(payload)
         self._write(payloads, events[-1].sequence, durable=durable)
         for event in events:
-            self.state = fold.apply(self.state, event)
+            self._fold(event)
         self._attention = False
         for subscription in self._subscriptions:
             for event in events:
                 subscription.push(event)
+
+    def _fold(self, event: BatchEvent) -> None:
+        try:
+            self.state = fold.apply(self.state, event)
+        except fold.FoldError as error:
+            # It stands in the journal and cannot have happened: the journal is left behind with it.
+            self._broken = str(error)
+            raise
 
     def _write(self, payloads: list[bytes], last: int, *, durable: bool) -> None:
         journal = self._journal

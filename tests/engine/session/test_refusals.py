@@ -8,6 +8,7 @@ import pytest
 
 import milepost
 from milepost import BatchMetrics, ItemStatus, Store, StoreConfig
+from milepost.model.events import BatchCompleted
 from milepost.storage.directory import LocalDirectory
 from milepost.storage.syscalls import OperatingSystem
 
@@ -163,3 +164,20 @@ def test_a_failed_backup_is_no_second_copy_and_is_tried_again(tmp_path: Path) ->
     store.save_state("settings", 4)
     assert len(store.versions("settings")) == 1
     assert list(blocked.rglob("*.zst"))
+
+
+def test_an_event_that_cannot_have_happened_is_left_behind(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s")
+    with store.session("places") as session:
+        batch = session.start_batch("a")
+        batch.update_item("before", ItemStatus.COMPLETED)
+        writer = session._writer
+        with writer.lock, pytest.raises(ValueError, match="batch 99 is not active"):
+            writer.ready()
+            writer.commit(BatchCompleted(writer.next_sequence, writer.now_ns(), 99))
+        batch.update_item("after", ItemStatus.COMPLETED)
+    view = store.view("places")
+    assert not view.is_lossy
+    assert view.state.total_items_processed == 2
+    with store.session("places") as session:
+        assert session.start_batch("a").is_done("after")
