@@ -27,7 +27,8 @@ def session(
     Keys: `store`, `name`, `kind`, `status`, `reason`, `version`, `sequence`, `created_at`,
     `updated_at`, `ended_at`, `restarts`, `progress`, `total_batches`, `batches`, `items`,
     `in_flight`, `last_error`, `writer`, `backup_error`, `eta`, `statistics`, `executions`,
-    `checkpoints`, `data`, `damaged`, `findings`, `next_command`.
+    `checkpoints`, `data`, `damaged`, `findings`, `next_command`. `progress` is the share that is
+    finished, well or not.
     """
     state = view.state
     findings = [*view.findings, *milepost.check(state)]
@@ -439,6 +440,11 @@ def run_again(state: milepost.SessionState, *, store_option: str | None) -> str 
     if program.startswith("milepost run "):
         return program + (f" --store {shlex.quote(store_option)}" if store_option else "")
     return f"python {shlex.quote(program)}" if program.endswith(".py") else program
+
+
+def version_before(versions: list[milepost.VersionInfo], made: int) -> int:
+    """The version that holds what was given up: the writer saved it before it made this one."""
+    return max((each.version for each in versions if each.version < made), default=made)
 
 
 def command(*words: str, store_option: str | None) -> str:

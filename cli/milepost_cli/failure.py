@@ -24,11 +24,13 @@ class UserCodeError(Exception):
 
     Attributes:
         traceback: Where, as lines, with nothing in it but the user's own code.
+        hint: What to try; empty where there is nothing to advise.
     """
 
-    def __init__(self, message: str, cause: BaseException) -> None:
+    def __init__(self, message: str, cause: BaseException, *, hint: str = "") -> None:
         super().__init__(message)
         self.traceback = user_traceback(cause)
+        self.hint = hint
 
 
 class WrongUseError(click.UsageError):
@@ -80,11 +82,9 @@ def message_of(error: Exception) -> str:
 
 def hint_of(error: Exception) -> str:
     """What to try, or nothing."""
-    if isinstance(error, milepost.MilepostError):
+    if isinstance(error, (milepost.MilepostError, UserCodeError, WrongUseError)):
         return error.hint
     if isinstance(error, click.UsageError):
-        if isinstance(error, WrongUseError):
-            return error.hint
         return f"{error.ctx.command_path if error.ctx is not None else 'milepost'} --help"
     return ""
 

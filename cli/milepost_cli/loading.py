@@ -35,7 +35,7 @@ def split_target(target: str) -> tuple[str, str | None]:
 def load(file: str) -> ModuleType:
     """Import a file.
 
-    Errors: `WrongUseError` for a missing one; `UserCodeError` where the file raises.
+    Errors: `WrongUseError` for a missing one; `UserCodeError` where the file raises or exits.
     """
     path = os.path.abspath(file)
     if not os.path.isfile(path):
@@ -55,11 +55,20 @@ def load(file: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        message = f"{file} raised {type(error).__name__} while it was imported"
-        raise UserCodeError(message, error) from error
+        raise _failed_import(file, error) from error
     return module
+
+
+def _failed_import(file: str, error: Exception | SystemExit) -> UserCodeError:
+    if isinstance(error, SystemExit):
+        return UserCodeError(
+            f"{file} ended the interpreter while it was imported",
+            error,
+            hint='put what only a script does under: if __name__ == "__main__":',
+        )
+    return UserCodeError(f"{file} raised {type(error).__name__} while it was imported", error)
 
 
 def _module_name(stem: str) -> str:

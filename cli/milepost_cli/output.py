@@ -14,12 +14,14 @@ import base64
 import json
 import os
 import re
+import shutil
 import sys
-import unicodedata
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
+
+import milepost
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,6 +30,10 @@ _HARMFUL: Final = re.compile(
     # C0 and C1 controls, separators that end lines, marks that reorder text, halves of characters.
     "[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+_GAP: Final = "  "
+_COLUMN_WIDTH_MIN: Final = 10
+"""A column that yields keeps so much: less would tell nothing."""
+_NUMBER: Final = re.compile("0|-?[1-9][0-9]{0,19}")
 _SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 STATUS_COLOURS: Final = {
@@ -59,6 +65,16 @@ def safe(text: object, *, keep_tabs: bool = False) -> str:
         return _SHORT.get(character) or (f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}")
 
     return _HARMFUL.sub(escape, str(text))
+
+
+def key(name: str | int) -> str:
+    """The key of an item as people see it: the text `"1"` in quotes, the number `1` without."""
+    return f'"{name}"' if isinstance(name, str) and is_number(name) else safe(name)
+
+
+def is_number(word: str) -> bool:
+    """Whether a key that is a number looks just like this text."""
+    return _NUMBER.fullmatch(word) is not None
 
 
 def say(line: str) -> None:
@@ -108,21 +124,41 @@ def counted(number: int, word: str) -> str:
     return f"{number:,} {plural}"
 
 
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines with aligned columns, also where characters are two cells wide."""
+def room() -> int | None:
+    """How many columns a line of stdout has; `None` where it is no terminal, and nothing is cut."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def columns(
+    rows: Sequence[Sequence[str]], *, room: int | None = None, yielding: Sequence[int] = ()
+) -> list[str]:
+    """Rows as lines with aligned columns, also where characters are two cells wide.
+
+    Lines that are longer than `room` are shortened in the columns that yield, one after the other.
+    """
     widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    if room is not None:
+        for index in yielding:
+            excess = max(0, sum(widths) + len(_GAP) * (len(widths) - 1) - room)
+            least = min(widths[index], _COLUMN_WIDTH_MIN)
+            widths[index] = max(least, widths[index] - excess)
     return [
-        "  ".join(
-            cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)
+        _GAP.join(
+            _fitted(cell, width, may_cut=index in yielding)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows
     ]
 
 
+def _fitted(cell: str, width: int, *, may_cut: bool) -> str:
+    if may_cut:
+        cell = milepost.shortened(cell, width)
+    return cell + " " * (width - _width(cell))
+
+
 def _width(text: str) -> int:
-    text = click.unstyle(text)
-    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
-    return len(text) + wide - sum(1 for character in text if unicodedata.combining(character))
+    return milepost.text_width(click.unstyle(text))
 
 
 # Times.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost_cli import output
-from milepost_cli.output import age, clock, counted, duration, safe
+from milepost_cli.output import age, clock, counted, duration, key, safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,17 +34,20 @@ def session(told: dict[str, Any], *, with_checkpoints: bool) -> Iterator[str]:
 
 
 def progress_words(counts: dict[str, Any]) -> str:
-    """`12 of 250 batches, 1,204 items, 3 failed`."""
+    """`12 of 250 batches (1 failed), 1,204 items (3 failed)`."""
     batches, items = counts["batches"], counts["items"]
     total = counts["total_batches"]
     parts: list[str] = []
     if total is None or total > 1:
         done = batches["completed"]
-        parts.append(f"{done:,} of {total:,} batches" if total else counted(done, "batch"))
-    parts.append(counted(items["completed"], "item"))
-    if items["failed"]:
-        parts.append(f"{items['failed']:,} failed")
+        told = f"{done:,} of {total:,} batches" if total else counted(done, "batch")
+        parts.append(told + _failed(batches))
+    parts.append(counted(items["completed"], "item") + _failed(items))
     return ", ".join(parts)
+
+
+def _failed(counts: dict[str, int]) -> str:
+    return f" ({counts['failed']:,} failed)" if counts["failed"] else ""
 
 
 def _sections(told: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
@@ -76,13 +79,14 @@ def _last_event(told: dict[str, Any]) -> str:
 def _batch_line(told: dict[str, Any]) -> str:
     batches, total = told["batches"], told["total_batches"]
     of = f" of {total:,}" if total is not None else ""
-    rest = ", ".join(
-        f"{batches[status]:,} {status}"
+    rest = "".join(
+        f", {batches[status]:,} {status}"
         for status in ("failed", "processing", "pending")
         if batches[status]
     )
-    share = f" ({told['progress']:.0%})" if told["progress"] is not None else ""
-    return f"{batches['completed']:,}{of} completed{share}" + (f"; {rest}" if rest else "")
+    # What failed is finished too, so the share alone would look like success.
+    share = f" ({told['progress']:.0%} finished)" if told["progress"] is not None else ""
+    return f"{batches['completed']:,}{of} completed{rest}{share}"
 
 
 def _item_line(items: dict[str, int]) -> str:
@@ -121,7 +125,8 @@ def _writer(writer: dict[str, Any] | None) -> list[str]:
 
 
 def _last_error(error: dict[str, Any]) -> list[str]:
-    where = [f"{word} {safe(error[word])}" for word in ("batch", "item") if error[word] is not None]
+    where = [f"batch {safe(error['batch'])}"] if error["batch"] is not None else []
+    where += [f"item {key(error['item'])}"] if error["item"] is not None else []
     kind = f" ({error['type']})" if error["type"] else ""
     place = f"{', '.join(where)}: " if where else ""
     return [
@@ -131,7 +136,7 @@ def _last_error(error: dict[str, Any]) -> list[str]:
 
 
 def _in_flight(items: list[dict[str, Any]]) -> list[str]:
-    lines = [f"batch {safe(each['batch'])}: item {safe(each['item'])}" for each in items]
+    lines = [f"batch {safe(each['batch'])}: item {key(each['item'])}" for each in items]
     more = len(lines) - _IN_FLIGHT_MAX
     return [*lines[:_IN_FLIGHT_MAX], *([f"and {more:,} more (see --json)"] if more > 0 else [])]
 
@@ -174,7 +179,7 @@ def _failures(told: dict[str, Any]) -> Iterator[str]:
         for item in batch["items"]:
             kind = f" ({item['type']})" if item["type"] else ""
             why = safe(item["message"] or "no reason given")
-            yield f"    item {safe(item['item'])}: {why}{kind}"
+            yield f"    item {key(item['item'])}: {why}{kind}"
 
 
 def _checkpoints(told: dict[str, Any]) -> Iterator[str]:

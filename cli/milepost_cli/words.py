@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from milepost_cli.output import counted
+from milepost_cli.output import counted, key
 
 Fields = Mapping[str, Any]
 
@@ -28,9 +28,9 @@ def _because(event: Fields) -> str:
 def _item(event: Fields) -> str:
     parts: list[str] = []
     if event["key"] is not None:
-        parts.append(f"item {event['key']} {event['status']}{_because(event)}")
+        parts.append(f"item {key(event['key'])} {event['status']}{_because(event)}")
     if event["taken"] is not None:
-        parts.append(f"item {event['taken']} taken")
+        parts.append(f"item {key(event['taken'])} taken")
     return ", ".join(parts) or "nothing in hand"
 
 
@@ -98,6 +98,26 @@ def _total(event: Fields) -> str:
     return f"{counted(total, 'batch')} in all"
 
 
+def _died(event: Fields) -> str:
+    cause = f": {event['cause']}" if event["cause"] else " without a word"
+    return f"run {event['epoch']} died{cause}"
+
+
+def _recovered(event: Fields) -> str:
+    parts = [f"recovered ({_spaced(event['reason'])}): {_spaced(event['strategy'])}"]
+    if event["from_batch"] is not None:
+        parts.append(f"from batch {event['from_batch']}")
+    if event["batches"]:
+        parts.append(f"{counted(len(event['batches']), 'failed batch')} to be tried again")
+    if event["reset"]:
+        parts.append(f"{counted(len(event['reset']), 'batch')} to begin anew")
+    return ", ".join(parts)
+
+
+def _spaced(label: str) -> str:
+    return label.replace("_", " ")
+
+
 _WORDS: Final[dict[str, Callable[[Fields], str]]] = {
     "SessionCreated": lambda event: f"session {event['name']!r} created",
     "ItemCapChanged": lambda event: f"details kept of {counted(event['item_cap'], 'item')} a batch",
@@ -122,4 +142,6 @@ _WORDS: Final[dict[str, Callable[[Fields], str]]] = {
     "Retried": _retried,
     "Restarted": lambda _event: "begun anew",
     "Restored": lambda event: f"version {event['version']} restored",
+    "ExecutionDied": _died,
+    "Recovered": _recovered,
 }

@@ -61,11 +61,35 @@ from milepost.model.state import (
     FailedBatch,
     ItemProgress,
     Phase,
+    RecoveryMark,
     Retrying,
     SessionState,
     SessionStatistics,
+    Suspect,
 )
-from milepost.model.status import SessionStatus
+from milepost.model.status import Presence, SessionStatus
+from milepost.recovery.analysis import (
+    NoRecoveryNeeded,
+    RecoveryStatus,
+    RequiresRecovery,
+    Unrecoverable,
+)
+from milepost.recovery.notice import WatchNotice
+from milepost.recovery.service import (
+    RecoveryDetail,
+    RecoveryMonitorResult,
+    RecoveryReport,
+    RecoveryService,
+)
+from milepost.recovery.strategies import (
+    BatchRecoveryResult,
+    FullRestart,
+    PartialRecovery,
+    RestartedFailedBatches,
+    ResumedBatch,
+)
+from milepost.recovery.supervisor import Supervisor
+from milepost.recovery.watcher import Row, Target, Watcher
 from milepost.session.batch import Batch
 from milepost.session.contents import plain
 from milepost.session.items import Items
@@ -74,6 +98,7 @@ from milepost.session.subscription import Subscription
 from milepost.session.view import View
 from milepost.snapshots.segments import PlannedBatch
 from milepost.snapshots.versions import VersionInfo
+from milepost.storage.location import resolve_path
 from milepost.store import (
     CleanupResult,
     RetryResult,
@@ -81,8 +106,8 @@ from milepost.store import (
     Store,
     cleanup,
     read_file,
-    resolve_path,
 )
+from milepost.text import shortened, text_width
 from milepost.types import (
     BatchErrorType,
     BatchPhase,
@@ -94,6 +119,9 @@ from milepost.types import (
     Key,
     Outcome,
     RecoveryConfig,
+    RecoveryPriority,
+    RecoveryReason,
+    RecoveryStrategy,
     SessionKind,
     StoreConfig,
     TrackerConfig,
@@ -111,6 +139,7 @@ __all__ = [
     "BatchEvent",
     "BatchMetrics",
     "BatchPhase",
+    "BatchRecoveryResult",
     "BatchStatus",
     "CheckpointInfo",
     "CheckpointNotFoundError",
@@ -132,6 +161,7 @@ __all__ = [
     "FailedBatch",
     "Finding",
     "FormatError",
+    "FullRestart",
     "InputChangedError",
     "ItemProgress",
     "ItemStatus",
@@ -143,17 +173,33 @@ __all__ = [
     "Key",
     "ManualClock",
     "MilepostError",
+    "NoRecoveryNeeded",
     "NotAMilepostFileError",
     "Outcome",
     "ParametersChangedError",
+    "PartialRecovery",
     "Phase",
     "PlainProgress",
     "PlannedBatch",
+    "Presence",
     "RecordTooLargeError",
     "RecoveryConfig",
+    "RecoveryDetail",
     "RecoveryError",
+    "RecoveryMark",
+    "RecoveryMonitorResult",
+    "RecoveryPriority",
+    "RecoveryReason",
+    "RecoveryReport",
+    "RecoveryService",
+    "RecoveryStatus",
+    "RecoveryStrategy",
+    "RequiresRecovery",
+    "RestartedFailedBatches",
+    "ResumedBatch",
     "RetryResult",
     "Retrying",
+    "Row",
     "SchemaError",
     "Session",
     "SessionInfo",
@@ -170,15 +216,21 @@ __all__ = [
     "StoreNotFoundError",
     "Subscription",
     "SupersededError",
+    "Supervisor",
+    "Suspect",
     "SystemClock",
+    "Target",
     "TrackerConfig",
     "TruncatedError",
     "UnfinishedError",
+    "Unrecoverable",
     "UnrecoverableError",
     "UnsupportedVersionError",
     "Verdict",
     "VersionInfo",
     "View",
+    "WatchNotice",
+    "Watcher",
     "active_ns",
     "batch_active_ns",
     "batch_counts",
@@ -196,4 +248,6 @@ __all__ = [
     "remaining_ns",
     "resolve_path",
     "resume",
+    "shortened",
+    "text_width",
 ]

@@ -10,6 +10,7 @@ Source: FORMAT.md, "Store".
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import threading
@@ -36,19 +37,22 @@ from milepost.errors import (
 )
 from milepost.model.retrying import choose_failed
 from milepost.model.status import SessionStatus
-from milepost.session import contents, history
+from milepost.session import contents, history, presence
 from milepost.session import plan as plans
-from milepost.session.creation import create_session
+from milepost.session.creation import create_session, remove_unfinished
+from milepost.session.presence import Watcher
 from milepost.session.registry import find
 from milepost.session.session import Policy, Session
 from milepost.session.turn import Site
 from milepost.session.view import View, check_name_of, look
 from milepost.session.writer import Settings, Writer
+from milepost.settings import from_environment
 from milepost.snapshots import backups, checkpoints, retention, versions
 from milepost.storage import frame, marker
 from milepost.storage import lease as leases
 from milepost.storage.directory import LocalDirectory
-from milepost.storage.host import this_process
+from milepost.storage.host import Identify, this_process
+from milepost.storage.location import command, resolve_path
 from milepost.storage.names import check_name, folder_name, is_hashed, session_name
 from milepost.storage.values import convert_value, plain_value
 from milepost.types import (
@@ -66,6 +70,7 @@ if TYPE_CHECKING:
 
     from milepost.model.events import BatchEvent
     from milepost.model.state import CheckpointInfo, SessionState
+    from milepost.model.status import Presence
     from milepost.snapshots.segments import PlannedBatch
     from milepost.snapshots.versions import VersionInfo
     from milepost.types import CheckpointType, Durability
@@ -76,8 +81,9 @@ D = TypeVar("D")
 MARKER: Final = marker.NAME
 SESSIONS: Final = "sessions"
 CLEANED: Final = "cleaned"
-DEFAULT_NAME: Final = ".milepost"
 _MISSING: Final[Any] = object()
+_READ_ONLY: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
+_READS: Final = {"read", "list", "stat"}
 _DURABILITIES: Final = ("buffered", "process", "disk")
 
 
@@ -127,29 +133,6 @@ class RetryResult(msgspec.Struct, frozen=True, kw_only=True):
     items: int
 
 
-def resolve_path(path: str | os.PathLike[str] | None = None) -> str:
-    """Where the store is, as an absolute path.
-
-    The argument, else `$MILEPOST_STORE`, else the nearest `.milepost` upwards from the current
-    folder, else a new `.milepost` here.
-    """
-    if path is not None:
-        return os.path.abspath(os.fspath(path))
-    named = os.environ.get("MILEPOST_STORE")
-    if named:
-        return os.path.abspath(named)
-    here = os.getcwd()
-    folder = here
-    while True:
-        candidate = os.path.join(folder, DEFAULT_NAME)
-        if os.path.isdir(candidate):
-            return candidate
-        above = os.path.dirname(folder)
-        if above == folder:
-            return os.path.join(here, DEFAULT_NAME)
-        folder = above
-
-
 def _release() -> str:
     try:
         return metadata.version("milepost")
@@ -177,16 +160,19 @@ class Store:
         clock: Clock | None = None,
         directory: LocalDirectory | None = None,
         program: str | None = None,
+        identify: Identify = this_process,
     ) -> None:
         """Name the folder (see `resolve_path`) and how sessions in it are kept.
 
-        `directory` replaces the disk, for tests. `program` is what people type to run the work
-        again, for `milepost show`; by default the script's name.
+        Settings that are not given come from the environment (`MILEPOST_` and the field in
+        capitals). `directory` replaces the disk and `identify` the host, for tests. `program` is
+        what people type to run the work again, for `milepost show`; by default the script's name.
         """
         self._directory = directory or LocalDirectory(resolve_path(path))
-        self.config = config or StoreConfig()
-        self.tracker = tracker or TrackerConfig()
-        self.recovery = recovery or RecoveryConfig()
+        self.config = config or from_environment(StoreConfig)
+        self.tracker = tracker or from_environment(TrackerConfig)
+        self.recovery = recovery or from_environment(RecoveryConfig)
+        self._identify = identify
         self._clock = clock or SystemClock()
         self._policy = Policy(
             self.recovery, classifier, _release(), _program() if program is None else program
@@ -219,6 +205,7 @@ class Store:
                     path=MARKER,
                     hint=self._marker_hint(),
                 )
+            self._refuse_file()
             raise StoreNotFoundError(
                 f"there is no store at {self.path}",
                 hint="name one with --store or $MILEPOST_STORE, or run a job to make one",
@@ -242,9 +229,9 @@ class Store:
             self.check()
             self._copy_marker()
             return
+        self._refuse_file()
         directory = self._directory
-        status = directory.stat()
-        if status is not None and directory.names():
+        if directory.names():
             raise StoreNotFoundError(
                 f"{self.path} is a folder with other things in it, not a store",
                 hint="name an empty or a new folder",
@@ -259,6 +246,32 @@ class Store:
         self.check()
         directory.make_folders(SESSIONS)
         self._copy_marker()
+
+    def _refuse_file(self) -> None:
+        status = self._directory.stat()
+        if status is not None and not status.is_folder:
+            raise StoreNotFoundError(
+                f"{self.path} is a file; a store is a folder",
+                hint="name a folder with --store or $MILEPOST_STORE",
+            )
+
+    @contextlib.contextmanager
+    def _writable(self) -> Generator[None]:
+        """One error where the store must not be written, whatever was to be written first."""
+        try:
+            yield
+        except StorageError as error:
+            cause = error.__cause__
+            if not isinstance(cause, OSError) or cause.errno not in _READ_ONLY:
+                raise
+            if error.operation in _READS:
+                raise
+            raise StorageError(
+                f"the store at {self.path} cannot be written: {cause.strerror}",
+                operation=error.operation,
+                path=error.path,
+                hint="make it writable, or go on with a copy of it",
+            ) from error
 
     def _copy_marker(self) -> None:
         """Have the marker a second time, in the backups; a failure fails nothing."""
@@ -284,6 +297,13 @@ class Store:
                 folder,
             )
         return Site(self._directory.folder(f"{SESSIONS}/{folder}"), folder, checked)
+
+    def _place(self, name: str) -> Site:
+        """Where a session is or will be, in a store that is made where there is none."""
+        check_name(name)  # before a store is made for it
+        with self._writable():
+            self._ensure()
+        return self._site(name)
 
     def _existing(self, name: str) -> Site:
         self.check()
@@ -333,8 +353,7 @@ class Store:
             raise ConfigurationError(
                 f"durability is {durability!r}; it must be one of {', '.join(_DURABILITIES)}"
             )
-        site = self._site(name)
-        self._ensure()
+        site = self._place(name)
         self._clean_if_due()
         if site.folder.stat() is None:
             self._create(site, SessionKind.WORK)
@@ -348,12 +367,24 @@ class Store:
         return session
 
     def _create(self, site: Site, kind: SessionKind, *data: Any) -> None:
-        create_session(
-            self._directory.folder(SESSIONS), site, self._settings("process"), kind, data
-        )
+        with self._writable():
+            create_session(
+                self._directory.folder(SESSIONS), site, self._settings("process"), kind, data
+            )
 
     def _settings(self, durability: Durability) -> Settings:
-        return Settings(durability, self.tracker, self.config, self._backup_root(), self._clock)
+        return Settings(
+            durability,
+            self.tracker,
+            self.config,
+            self._backup_root(),
+            self._clock,
+            self._identify,
+            self.recovery.stale_after_seconds,
+        )
+
+    def _watcher(self) -> Watcher:
+        return Watcher(self._identify(), self._clock, self.recovery.stale_after_seconds)
 
     def _open(
         self,
@@ -362,19 +393,20 @@ class Store:
         *,
         execute: bool = False,
         accept_loss: bool = False,
+        take_over: bool = False,
     ) -> Session:
         self._give_way(site)
-        self._directory.settle(("", SESSIONS))
         writer = Writer(site, self._settings(durability))
-        writer.open(accept_loss=accept_loss)
+        with self._writable():
+            self._directory.settle(("", SESSIONS))
+            writer.open(accept_loss=accept_loss, take_over=take_over)
         try:
             return Session(writer, self._policy, execute=execute)
         except BaseException:
             writer.close()
             raise
 
-    @staticmethod
-    def _give_way(site: Site) -> None:
+    def _give_way(self, site: Site) -> None:
         """Within one process the newer session goes on: a suspended loop must not lock us out."""
         older = find(site.folder.root)
         if older is None:
@@ -387,7 +419,12 @@ class Store:
             f"session {site.name!r} is being written by thread {owner.name!r} of this process",
             operation="lock",
             path=leases.LOCK_NAME,
-            holder={"host": this_process().host, "pid": os.getpid(), "since": None, "epoch": None},
+            holder={
+                "host": self._identify().host,
+                "pid": os.getpid(),
+                "since": None,
+                "epoch": None,
+            },
             hint="hand that session over to the other thread, or close it first",
         )
 
@@ -411,8 +448,7 @@ class Store:
         Errors: `EncodingError` or `RecordTooLargeError` before anything is written.
         """
         plain = plain_value(data, "the data")
-        site = self._site(name)
-        self._ensure()
+        site = self._place(name)
         if site.folder.stat() is None:
             self._create(site, SessionKind.DATA, plain)
             return 1
@@ -454,11 +490,30 @@ class Store:
         with self._writing(name) as session:
             live = session.live
             chosen = choose_failed(live, None if keys is None else list(keys), error_type)
+            if chosen.unmet:
+                raise SessionNotFoundError(
+                    f"nothing that failed in session {name!r} has the key {chosen.unmet[0]!r}",
+                    hint=f"see what failed: {command(self.path, 'show', name, '--failed')}",
+                )
             labels = [live.failed_batches[number].batch_id for number in chosen.batches]
             if chosen.batches or chosen.items:
                 session.put_back(chosen.batches, chosen.items)
             count = sum(len(each) for each in chosen.items.values())
             return RetryResult(batches=labels, items=count)
+
+    def unlock(self, name: str) -> bool:
+        """Take a session at once from a writer that may be on another host, and give it free.
+
+        That writer, if it lives after all, is told at its next durable acknowledgement. Returns
+        whether there was anything to unlock. Errors: `AlreadyLockedError` where a process of this
+        host holds the session: it lives.
+        """
+        site = self._existing(name)
+        lease = leases.newest_lease(site.folder)
+        is_needed = lease is not None and presence.may_be_elsewhere(site, lease, self._identify())
+        session = self._open(site, take_over=is_needed)
+        session.close()
+        return is_needed
 
     def restore(self, name: str, version: int | None = None) -> int:
         """Make an older version the state again, as a new version; return its number.
@@ -475,6 +530,25 @@ class Store:
             return session.restore(old, version)
 
     # Reading.
+
+    def now_ns(self) -> int:
+        """The wall clock by which this store judges ages, in nanoseconds."""
+        return self._clock.now_ns()
+
+    def turns(self) -> dict[str, int]:
+        """Session name to the number of its latest turn; nothing is read but names of files."""
+        return {
+            name: max(leases.epochs(self._site(name).folder), default=0) for name in self.names()
+        }
+
+    def folder_of(self, name: str) -> str:
+        """Absolute path of a session's folder."""
+        return self._site(name).folder.root
+
+    def sessions_changed_ns(self) -> int:
+        """When a session last came or went; 0 where there is none. It costs one `stat`."""
+        status = self._directory.stat(SESSIONS)
+        return status.modified_ns if status is not None else 0
 
     def names(self) -> list[str]:
         """The names of all sessions."""
@@ -524,7 +598,20 @@ class Store:
     def view(self, name: str) -> View:
         """All that is known of a session, read without a lock."""
         site = self._existing(name)
-        return look(site, self._files(site))
+        return look(site, self._files(site), self._watcher())
+
+    def presence(self, name: str, *, note: bool = False) -> Presence:
+        """Whether the writer of a session is there, without reading its state.
+
+        With `note` the heartbeat of a writer on another host is remembered, so that a later look
+        can tell how long it has been silent.
+        """
+        site = self._existing(name)
+        lease = leases.newest_lease(site.folder)
+        watcher = self._watcher()
+        if note:
+            presence.note(site, lease, watcher)
+        return presence.look(site, lease, watcher)
 
     def load_progress(self, name: str, version: int | None = None) -> SessionState:
         """The state of a session, its journal included, or that of one version."""
@@ -615,7 +702,7 @@ class Store:
                     checkpoints.read(site.folder, id)  # says what is wrong with it
         raise CheckpointNotFoundError(
             f"there is no checkpoint {id!r} in {self.path}",
-            hint="list them: milepost show NAME --checkpoints",
+            hint=f"list them: {command(self.path, 'show', 'NAME', '--checkpoints')}",
         )
 
     def _places_of(self, site: Site, checkpoint_id: str) -> list[LocalDirectory]:
@@ -640,7 +727,8 @@ class Store:
         """Remove old versions and checkpoints of finished sessions.
 
         The newest version and checkpoint of anything stay, and so does all of an unfinished
-        session. Default age: `cleanup_interval_hours`.
+        session. What crashes left of sessions that were being made goes too. Default age:
+        `cleanup_interval_hours`.
         """
         self.check()
         if older_than is None:
@@ -656,6 +744,12 @@ class Store:
                 continue
             states += removed[0]
             marks += removed[1]
+        with contextlib.suppress(StorageError):
+            remove_unfinished(
+                self._directory.folder(SESSIONS),
+                older_than_ns=age_ns,
+                now_ns=self._clock.now_ns(),
+            )
         return CleanupResult(deleted_states=states, deleted_checkpoints=marks, skipped=skipped)
 
     def _clean(self, name: str, age_ns: int) -> tuple[int, int]:

@@ -115,6 +115,53 @@ class Outcome(enum.IntEnum):
     """An exception or SIGTERM ended it; it wants to be carried on."""
 
 
+class RecoveryReason(enum.IntEnum):
+    """Why a session wants to be recovered."""
+
+    INTERRUPTED_BATCH = 0
+    """It was ended inside a batch."""
+    RECOVERABLE_FAILURES = 1
+    """Batches failed, and trying them again can help."""
+    STALE_SESSION = 2
+    """Its writer, on another host, has been silent too long."""
+    INTERRUPTED_BETWEEN_BATCHES = 3
+    """Batches are done, none is begun, others wait."""
+    INTERRUPTED_BEFORE_FIRST = 4
+    """It was begun, or begun anew, and no batch is done or in hand."""
+    POISONED = 5
+    """Something in it killed its process each time that it ran alone."""
+    DAMAGED = 6
+    """Files of it are damaged; it can be read from an older version or from a backup."""
+    STALLED = 7
+    """It lives, and nothing has happened for long; reported, never touched."""
+    REQUESTED = 8
+    """Somebody asked for it."""
+
+
+class RecoveryPriority(enum.IntEnum):
+    """In which order sessions are recovered: the highest first."""
+
+    LOW = 0
+    """Little is done in the batch in hand, or nothing is in hand."""
+    MEDIUM = 1
+    """A fair share of the batch in hand is done, or failures may be tried again."""
+    HIGH = 2
+    """More than half of the batch in hand is done, or something must be decided."""
+
+
+class RecoveryStrategy(enum.IntEnum):
+    """How a session is made ready to be carried on."""
+
+    RESUME_CURRENT_BATCH = 0
+    """The batches in hand go on at their first unfinished item; nothing that is done is lost."""
+    RESTART_FAILED_BATCHES = 1
+    """Failed batches that may be tried again wait for it; their completed items are kept."""
+    PARTIAL_RECOVERY = 2
+    """From one batch on, what was begun begins anew."""
+    FULL_RESTART = 3
+    """Everything begins anew, as a new version."""
+
+
 class SessionKind(enum.IntEnum):
     """What a session is for."""
 

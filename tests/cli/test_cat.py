@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import pytest
+
 from support.commands import run, tree
 
 if TYPE_CHECKING:
@@ -58,9 +60,20 @@ def test_a_folder_is_wrong_usage(folder: Path, failed: str) -> None:
     assert "is a folder" in ran.err
 
 
-def test_a_stranger_s_file_is_12(tmp_path: Path) -> None:
-    (tmp_path / "x.txt").write_text("mine")
-    ran = run("cat", tmp_path / "x.txt", "--json")
+@pytest.mark.parametrize(
+    "content", [b"mine", b"", b"\x28\xb5\x2f\xfd zstd", b"[1]", b'{"name": 1}', b"{broken"]
+)
+def test_a_stranger_s_file_is_wrong_usage(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "x.zst").write_bytes(content)
+    ran = run("cat", tmp_path / "x.zst")
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("error: x.zst is not a file of a store\n\nhint: ")
+
+
+def test_a_file_of_a_store_that_was_overwritten_is_12(folder: Path, failed: str) -> None:
+    (file,) = (folder / "sessions" / failed / "snapshots").glob("1.*.zst")
+    file.write_bytes(b"\0" * 4096)
+    ran = run("cat", file, "--json")
     assert (ran.code, ran.out) == (12, "")
     assert ran.error["type"] == "NotAMilepostFileError"
 

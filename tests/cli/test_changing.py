@@ -79,7 +79,7 @@ def test_restart_begins_anew_and_can_be_undone(
 def test_restart_says_what_is_given_up(folder: Path, failed: str) -> None:
     out = run("restart", failed, "-s", folder).out
     assert "begun anew as version" in out
-    assert "given up: 3 of 4 batches, 16 items, 2 failed" in out
+    assert "given up: 3 of 4 batches (1 failed), 16 items (2 failed)" in out
     assert "next: milepost run places.py" in out
     assert "undo: milepost restore places" in out
 
@@ -105,11 +105,23 @@ def test_restore_makes_an_older_version_the_state(store: milepost.Store, folder:
     assert store.load_state("settings", version=2) == {"cursor": 2}
 
 
+def test_restore_can_be_undone(store: milepost.Store, folder: Path, interrupted: str) -> None:
+    # The last version is older than the last event: the state to go back to is in no version yet.
+    lines = run("restore", interrupted, "1", "-s", folder).out.splitlines()
+    assert counts(store, interrupted).completed == 0
+    assert lines[-1].startswith("undo: milepost restore crawl ")
+    assert run(*lines[-1].split()[2:]).code == 0
+    assert counts(store, interrupted).completed == 2
+    assert store.load_state(interrupted) == {"cursor": 41}
+    dry = run("restore", interrupted, "1", "-s", folder, "--dry-run", "--json").json
+    assert dry["undo_command"] is None
+
+
 def test_a_version_that_is_not_there_is_10(folder: Path, failed: str) -> None:
     for more in ([], ["--dry-run"]):
         ran = run("restore", failed, "99", "-s", folder, *more)
         assert (ran.code, ran.out) == (10, "")
-        assert "error: there is no version 99" in ran.err
+        assert "error: there is no version 99\n\nhint: there are: 1, 2\n" in ran.err
     assert run("restore", failed, "0", "-s", folder).code == 2
     assert run("restore", failed, "x", "-s", folder).code == 2
 

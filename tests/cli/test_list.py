@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
-from support.commands import run
+import click
+import pytest
+
+import milepost
+from support.commands import on_terminal, run
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import milepost
 
 
 def test_one_line_a_session_the_latest_first(folder: Path, failed: str, interrupted: str) -> None:
@@ -19,7 +22,7 @@ def test_one_line_a_session_the_latest_first(folder: Path, failed: str, interrup
         ["places", "failed", "100%"],
     ]
     assert "1 of 3 batches, 2 items" in lines[0]
-    assert "3 of 4 batches, 16 items, 2 failed" in lines[1]
+    assert "3 of 4 batches (1 failed), 16 items (2 failed)" in lines[1]
     assert all(line.endswith(" ago") for line in lines)
 
 
@@ -71,6 +74,20 @@ def test_names_of_all_kinds_are_listed(store: milepost.Store, folder: Path) -> N
         store.save_state(name, 1)
     told = run("list", "-s", folder, "--json").json
     assert {each["name"] for each in told["sessions"]} == names
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are a thing of Unix")
+def test_on_a_terminal_long_names_are_shortened(store: milepost.Store, folder: Path) -> None:
+    name = "서울특별시 지역별 장소 수집 " * 9
+    with store.session(name, total_batches=3) as session:
+        session.start_batch("b").complete()
+    for columns in (60, 80, 120):
+        (line,) = on_terminal("list", "-s", folder, columns=columns).out.splitlines()
+        assert columns - 1 <= milepost.text_width(click.unstyle(line)) <= columns
+        assert line.startswith("서울")
+        assert "1 of 3 batches" in line
+        assert line.endswith(" ago")
+    assert name in run("list", "-s", folder).out
 
 
 def test_a_newer_store_is_13(folder: Path, failed: str) -> None:

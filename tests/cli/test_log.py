@@ -27,6 +27,19 @@ def test_one_event_a_line_in_plain_words(folder: Path, interrupted: str) -> None
     assert told[-1] == "run ended: interrupted: RuntimeError: the line was lost"
 
 
+def test_a_number_and_the_text_of_it_are_told_apart(store: milepost.Store, folder: Path) -> None:
+    with store.session("keys", total_batches=1) as session:
+        batch = session.start_batch("b")
+        for key in (1, "1", -1, "-1", "01", "one"):
+            batch.update_item(key, milepost.ItemStatus.FAILED, "no")
+        batch.complete()
+    spelt = ["1", '"1"', "-1", '"-1"', "01", "one"]
+    log = run("log", "keys", "-s", folder).out
+    assert all(f"b: item {key} failed: no" in log for key in spelt)
+    show = run("show", "keys", "-s", folder, "--failed").out
+    assert all(f"    item {key}: no" in show for key in spelt)
+
+
 def test_json_is_one_object_a_line(folder: Path, interrupted: str) -> None:
     ran = run("log", interrupted, "-s", folder, "--json")
     events = [json.loads(line) for line in ran.out.splitlines()]

@@ -12,8 +12,7 @@ import click
 import pytest
 
 import milepost
-from milepost_cli import main as main_module
-from milepost_cli.main import COMMANDS, cli
+from milepost_cli.group import COMMANDS
 from support.commands import ROOT, run, start
 
 if TYPE_CHECKING:
@@ -135,6 +134,14 @@ def test_a_folder_that_is_no_store_is_10(tmp_path: Path) -> None:
     assert run("list", "-s", tmp_path).code == 10
 
 
+@pytest.mark.parametrize("words", [["list"], ["show", "x"], ["retry", "x"]])
+def test_a_store_that_is_a_file_is_10(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    ran = run(*words, "-s", tmp_path / "file")
+    assert (ran.code, ran.out) == (10, "")
+    assert f"error: {tmp_path / 'file'} is a file; a store is a folder\n\nhint: name a" in ran.err
+
+
 def test_a_store_without_its_marker_is_damaged_and_not_new(folder: Path, failed: str) -> None:
     (folder / "MILEPOST").unlink()
     ran = run("list", "-s", folder, "--json")
@@ -162,7 +169,7 @@ print(*sorted(sys.modules), file=sys.stderr)
 """
     ours = """
 import sys
-from milepost_cli.main import cli
+from milepost_cli.group import cli
 try: cli.main(["--help"])
 except SystemExit: pass
 print(*sorted(sys.modules), file=sys.stderr)
@@ -176,15 +183,20 @@ print(*sorted(sys.modules), file=sys.stderr)
 
 
 def _modules(code: str) -> set[str]:
+    done = _python(code)
+    assert done.returncode == 0
+    return set(done.stderr.split())
+
+
+def _python(code: str) -> subprocess.CompletedProcess[str]:
     path = f"{ROOT / 'engine'}{os.pathsep}{ROOT / 'cli'}"
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         env={**os.environ, "PYTHONPATH": path},
     )
-    return set(done.stderr.split())
 
 
 def test_it_runs_as_a_module(folder: Path, failed: str) -> None:
@@ -213,6 +225,18 @@ def test_no_colour_in_a_pipe_or_under_no_color(folder: Path, failed: str) -> Non
     assert "\x1b" not in run("show", failed, "-s", folder).out
 
 
-def test_the_entry_point_is_the_group() -> None:
-    assert callable(main_module.main)
-    assert isinstance(cli, click.Group)
+@pytest.mark.parametrize("begun", ["click", "milepost", "milepost_cli.commands.list"])
+def test_ctrl_c_while_it_is_imported_is_one_line_and_130(begun: str) -> None:
+    code = f"""
+import sys
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{begun}":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+sys.argv = ["milepost", "list"]
+from milepost_cli.main import main
+main()
+"""
+    done = _python(code)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "milepost: stopped\n")

@@ -67,6 +67,16 @@ def test_columns_line_up_where_characters_are_two_cells_wide() -> None:
     assert output.columns([["지역", "x"], ["abcde", "y"]]) == ["지역   x", "abcde  y"]
 
 
+def test_columns_that_yield_make_room_one_after_the_other() -> None:
+    rows = [["서울특별시 종로구", "failed", "x" * 20], ["b", "completed", "y"]]
+    assert output.columns(rows, room=50, yielding=(0, 2)) == output.columns(rows)
+    narrow = output.columns(rows, room=45, yielding=(0, 2))
+    assert narrow[0] == "서울특별시 …  failed     " + "x" * 20
+    assert narrow[1] == "b             completed  y"
+    narrower = output.columns(rows, room=35, yielding=(0, 2))
+    assert narrower[0] == "서울특별…   failed     " + "x" * 11 + "…"
+
+
 def test_colour_does_not_count_in_a_column(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)
     coloured = output.status("failed")

@@ -46,7 +46,7 @@ def test_reading_changes_no_file_of_a_live_writer(store: milepost.Store, folder:
 WATCHED = """
 import os, sys
 folder, words = sys.argv[1], sys.argv[2:]
-import milepost_cli.main
+import milepost_cli.group
 
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate", "os.utime", "os.link"}
 
@@ -59,7 +59,7 @@ def watch(event, details):
         os._exit(98)
 
 sys.addaudithook(watch)
-milepost_cli.main.cli.main(words)
+milepost_cli.group.cli.main(words)
 """
 
 

@@ -2,19 +2,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 import milepost
 from milepost_cli import loading
-from support.commands import ROOT, run, start
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from support.commands import ROOT, on_terminal, run, start
 
 GOOD = """
 import milepost
@@ -189,6 +187,19 @@ def test_a_file_that_raises_is_1_with_the_users_part_of_the_traceback(
     assert told.error["facts"]["traceback"][-1].startswith("KeyError: ")
 
 
+@pytest.mark.parametrize("given", ["5", "", "0", "'nothing to do'"])
+def test_a_file_that_exits_is_1_and_says_where(
+    given: str, here: Path, store: milepost.Store
+) -> None:
+    write(here / "exits.py", f"import sys\nsys.exit({given})\n")
+    ran = run("run", "exits.py", "-s", store.path)
+    assert (ran.code, ran.out) == (1, "")
+    assert 'exits.py", line 2, in <module>' in ran.err
+    assert "error: exits.py ended the interpreter while it was imported\n\nhint: " in ran.err
+    assert "milepost_cli" not in ran.err
+    assert "exits" not in sys.modules
+
+
 def test_a_file_that_does_not_parse_is_1_and_names_the_line(
     here: Path, store: milepost.Store
 ) -> None:
@@ -349,6 +360,45 @@ def test_a_session_that_somebody_runs_is_11(here: Path, store: milepost.Store) -
     assert "Traceback" not in err
 
 
+READ_ONLY = """
+import errno, milepost
+from milepost.storage.directory import LocalDirectory
+from milepost.storage.syscalls import OperatingSystem
+
+class ReadOnly(OperatingSystem):
+    def open_new(self, path):
+        raise OSError(errno.EROFS, "Read-only file system", path)
+    make_folder = open_new
+
+@milepost.job("new", batches=["a"], store=milepost.Store(
+    directory=LocalDirectory(FOLDER, system=ReadOnly()), program="x"))
+def ingest(batch): pass
+"""
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_store_that_must_not_be_written_is_1_and_named(
+    is_there: bool, here: Path, store: milepost.Store
+) -> None:
+    if is_there:
+        store.save_state("settings", 1)
+    write(here / "places.py", READ_ONLY.replace("FOLDER", repr(store.path)))
+    ran = run("run", "places.py")
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == (
+        f"error: the store at {store.path} cannot be written: Read-only file system\n\n"
+        "hint: make it writable, or go on with a copy of it\n"
+    )
+
+
+def test_a_store_that_is_a_file_is_10(here: Path) -> None:
+    write(here / "places.py", GOOD)
+    ran = run("run", "places.py", "-s", "places.py")
+    assert (ran.code, ran.out) == (10, "")
+    assert ran.err.startswith(f"error: {here / 'places.py'} is a file; a store is a folder\n")
+    assert (here / "places.py").read_text() == GOOD
+
+
 def begun(process: subprocess.Popen[str], lines: int = 4) -> None:
     """Wait until the job has printed some lines."""
     assert process.stdout is not None
@@ -397,7 +447,7 @@ def test_ctrl_c_before_the_work_begins_is_130_without_a_traceback(here: Path) ->
     begun(process, 1)
     process.send_signal(signal.SIGINT)
     err = ended(process)
-    assert (process.returncode, err) == (130, "")
+    assert (process.returncode, err) == (130, "milepost: stopped\n")
     assert not (here / "none").exists()
 
 
@@ -431,55 +481,52 @@ def test_without_a_terminal_there_are_no_control_characters(
     assert "\x1b" not in out + err
 
 
+WITHOUT_RICH = """
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name == "rich" else found(name, *more)
+"""
+"""As on a machine without the extra."""
+
+
+def shown(job: str, store: milepost.Store, *, columns: int, with_rich: bool) -> str:
+    """What a terminal shows of a run of `job`, below what it prints."""
+    if not with_rich:
+        write(Path("sitecustomize.py"), WITHOUT_RICH)
+    path = os.pathsep.join([os.getcwd(), str(ROOT / "engine"), str(ROOT / "cli")])
+    ran = on_terminal(
+        *("run", job, "-s", store.path),
+        columns=columns,
+        stdout=subprocess.DEVNULL,
+        env={"PYTHONPATH": path},
+    )
+    assert ran.code == 0, ran.out
+    return ran.out
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are a thing of Unix")
 @pytest.mark.parametrize("with_rich", [True, False])
 def test_a_terminal_gets_one_line_rewritten_in_place(
     with_rich: bool, here: Path, store: milepost.Store
 ) -> None:
-    import pty
-
     write(here / "slow.py", SLOW.replace("range(1000)", "range(30)"))
-    if not with_rich:
-        # A finder that knows no rich, as on a machine without the extra.
-        text = """
-import sys
-class Without:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "rich":
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Without())
-import importlib.util
-found = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *more: None if name == "rich" else found(name, *more)
-"""
-        write(here / "sitecustomize.py", text)
-    main, side = pty.openpty()
-    path = os.pathsep.join([str(here), str(ROOT / "engine"), str(ROOT / "cli")])
-    process = subprocess.Popen(
-        [sys.executable, "-m", "milepost_cli", "run", "slow.py", "-s", store.path],
-        cwd=here,
-        stdout=subprocess.DEVNULL,
-        stderr=side,
-        env={**os.environ, "PYTHONPATH": path, "TERM": "xterm", "COLUMNS": "120"},
-    )
-    os.close(side)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(main, 65536)
-        except OSError:  # Linux says EIO when the other side is closed
-            break
-        if not piece:
-            break
-        shown += piece
-    os.close(main)
-    assert process.wait(timeout=60) == 0
-    text = shown.decode()
+    text = shown("slow.py", store, columns=120, with_rich=with_rich)
     assert "slow · " in text
     assert "/3 batches · " in text
     assert text.count("\r") > 3
     assert ("━" in text) is with_rich
     assert "slow: complete, 3 batches, 90 items" in text
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pseudo-terminals are a thing of Unix")
+def test_the_plain_line_fits_a_narrow_terminal(here: Path, store: milepost.Store) -> None:
+    job = SLOW.replace("range(1000)", "range(20)").replace('"slow"', '"서울특별시 지역 수집"')
+    write(here / "slow.py", job)
+    text = shown("slow.py", store, columns=40, with_rich=False)
+    lines = re.findall(r"\r(서울[^\r\n]*)", text)
+    assert len(lines) > 3
+    assert {milepost.text_width(line) for line in lines} == {39}
+    assert all(line.rstrip().endswith("…") for line in lines)
 
 
 def test_the_error_of_a_job_is_the_only_line_on_stderr_under_json(

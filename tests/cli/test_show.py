@@ -132,9 +132,18 @@ def test_a_killed_writer_is_seen_with_what_it_had_in_hand(
     os.waitpid(child, 0)
     told = run("show", "dead", "-s", folder, "--json").json
     assert told["status"] == "interrupted"
-    assert told["reason"].endswith("died without a word with 1 item in hand")
+    assert told["reason"].endswith("ended and could not record it, with 1 item in hand")
     assert [each["item"] for each in told["in_flight"]] == ["x"]
     assert told["writer"] == told["writer"] | {"pid": child, "alive": False}
+
+
+def test_failure_cannot_be_taken_for_success(store: milepost.Store, folder: Path) -> None:
+    with store.session("bad", total_batches=250) as session:
+        for number in range(250):
+            session.start_batch(f"b{number}").fail("no")
+        session.complete()
+    assert "0 of 250 completed, 250 failed (100% finished)" in run("show", "bad", "-s", folder).out
+    assert "0 of 250 batches (250 failed), 0 items" in run("list", "-s", folder).out
 
 
 def test_nothing_is_next_for_completed_work(store: milepost.Store, folder: Path) -> None:

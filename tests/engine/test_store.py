@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import shutil
 import subprocess
@@ -26,9 +27,13 @@ from milepost import (
     Store,
     StoreConfig,
 )
+from milepost.storage.directory import LocalDirectory
+from support.faults import Faults
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from support.faults import Call
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -495,6 +500,52 @@ def test_clean_up_runs_by_itself_once_per_interval(tmp_path: Path) -> None:
         pass
     assert len(store.versions("settings")) == 1
     assert store.load_state("settings") == 2
+
+
+def test_clean_up_removes_what_is_left_of_sessions_that_were_never_made(tmp_path: Path) -> None:
+    system = Faults()
+    store = Store(directory=LocalDirectory(str(tmp_path / "s"), system=system))
+    store.save_state("settings", 1)
+    sessions = tmp_path / "s" / "sessions"
+    system.failing = lambda call: errno.EIO if call.path == str(sessions / "work") else None
+    for _ in range(2):
+        with pytest.raises(milepost.StorageError):
+            store.session("work")
+    old, young = sorted(sessions.glob(".*.tmp"))
+    for stranger in (sessions / "mine.tmp", sessions / ".mine.tmp"):
+        stranger.mkdir()
+    for folder in sessions.iterdir():
+        if folder != young:
+            os.utime(folder, (0, 0))
+    store.cleanup()
+    assert not old.exists()
+    # It may be in the making: no age that is asked for is too young for that.
+    store.cleanup(older_than=timedelta(0))
+    assert young.is_dir()
+    left = {each.name for each in sessions.iterdir()}
+    assert left == {"settings", "mine.tmp", ".mine.tmp", young.name}
+    assert store.load_state("settings") == 1
+
+
+def test_what_clean_up_removes_is_out_of_its_makers_reach_first(tmp_path: Path) -> None:
+    """Else one that was only slow could give its name to half a session."""
+    system = Faults()
+    store = Store(directory=LocalDirectory(str(tmp_path / "s"), system=system))
+    store.save_state("settings", 1)
+    old = tmp_path / "s" / "sessions" / f".{'0' * 32}.tmp"
+    (old / "leases").mkdir(parents=True)
+    (old / "leases" / "1.json").touch()
+    os.utime(old, (0, 0))
+    in_reach: list[bool] = []
+
+    def look(call: Call) -> None:
+        if call.name.startswith("remove"):
+            in_reach.append(old.exists())
+
+    system.failing = look
+    store.cleanup()
+    assert in_reach == [False, False, False]
+    assert [each.name for each in old.parent.iterdir()] == ["settings"]
 
 
 # Where the store is.

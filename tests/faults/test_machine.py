@@ -248,7 +248,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule()
     def complete(self) -> None:
-        if self.model.in_state("active"):
+        if self.model.in_state("active", "pending"):
             with pytest.raises(milepost.ConfigurationError):
                 self.session.complete()
             return

@@ -21,6 +21,9 @@ from milepost.types import (
     CheckpointType,
     ItemStatus,
     Outcome,
+    RecoveryPriority,
+    RecoveryReason,
+    RecoveryStrategy,
     SessionKind,
     label,
 )
@@ -74,6 +77,8 @@ def test_no_event_is_documented_that_there_is_not() -> None:
         s.Execution,
         s.CheckpointInfo,
         s.PlanPart,
+        s.Suspect,
+        s.RecoveryMark,
         s.SessionStatistics,
     ],
 )
@@ -85,7 +90,17 @@ def test_every_struct_of_the_state_is_documented_in_its_order(struct: type[msgsp
 
 @pytest.mark.parametrize(
     "enum",
-    [ItemStatus, BatchPhase, BatchErrorType, CheckpointType, Outcome, SessionKind],
+    [
+        ItemStatus,
+        BatchPhase,
+        BatchErrorType,
+        CheckpointType,
+        Outcome,
+        SessionKind,
+        RecoveryReason,
+        RecoveryPriority,
+        RecoveryStrategy,
+    ],
     ids=lambda enum: enum.__name__,
 )
 def test_every_enum_is_documented(enum: Any) -> None:

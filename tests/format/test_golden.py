@@ -117,6 +117,22 @@ SAMPLES: list[tuple[e.BatchEvent, str]] = [
     (e.Retried(1, 2, -1, [1], {1: ["a", 2]}), "961c0102ff91018101 92a16102".replace(" ", "")),
     (e.Restarted(1, 2, -1), "941d0102ff"),
     (e.Restored(1, 2, -1, 3, 4), "961e0102ff0304"),
+    (e.ExecutionDied(1, 2, -1, 3, is_blamed=True, cause="c"), "971f0102ff03c3a163"),
+    (
+        e.Recovered(
+            1,
+            2,
+            -1,
+            milepost.RecoveryReason.POISONED,
+            milepost.RecoveryPriority.HIGH,
+            milepost.RecoveryStrategy.PARTIAL_RECOVERY,
+            [3],
+            [4],
+            4,
+            5,
+        ),
+        "9b200102ff050202910391040405",
+    ),
 ]
 
 

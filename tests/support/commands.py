@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from click.testing import CliRunner
 
-from milepost_cli.main import cli
+from milepost_cli.group import cli
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +61,41 @@ def start(
         env={**os.environ, "PYTHONPATH": f"{ROOT / 'engine'}{os.pathsep}{ROOT / 'cli'}"}
         | dict(env or {}),
     )
+
+
+def on_terminal(
+    *words: str | os.PathLike[str],
+    columns: int,
+    cwd: str | os.PathLike[str] | None = None,
+    stdout: int | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Ran:
+    """Run `python -m milepost_cli` on a terminal of this width; `out` is all that it showed."""
+    import pty
+    import termios
+
+    main, side = pty.openpty()
+    termios.tcsetwinsize(side, (24, columns))
+    path = os.pathsep.join([str(ROOT / "engine"), str(ROOT / "cli")])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "milepost_cli", *(os.fspath(word) for word in words)],
+        cwd=cwd,
+        stdout=side if stdout is None else stdout,
+        stderr=side,
+        env={**os.environ, "PYTHONPATH": path, "TERM": "xterm"} | dict(env or {}),
+    )
+    os.close(side)
+    shown = b""
+    while True:
+        try:
+            piece = os.read(main, 65536)
+        except OSError:  # Linux says EIO when the other side is closed
+            break
+        if not piece:
+            break
+        shown += piece
+    os.close(main)
+    return Ran(process.wait(timeout=60), shown.decode(), "")
 
 
 def tree(folder: Path) -> dict[str, tuple[int, int]]:

@@ -111,7 +111,9 @@ def show(session: milepost.Session) -> AbstractContextManager[object]:
     return milepost.PlainProgress(session)
 
 
-ingest.run(progress=show)
+ingest.run(progress=show, total=80)
+milepost.job("quiet", batches=iter("ab"), total=2, progress=False)(use_job)
+milepost.job("shown", batches=["a"], progress=show)(use_job)
 
 
 # A store by hand.

@@ -16,6 +16,8 @@ milepost.resume(["a"], "crawl", key=lambda item: [item])  # type: ignore[arg-typ
 milepost.resume(7, "crawl")  # type: ignore[arg-type]
 number: int = store.load_state("settings", type=str)  # type: ignore[assignment]
 milepost.job("crawl")  # type: ignore[call-arg]
+milepost.job("crawl", batches=None)  # type: ignore[arg-type]
+milepost.job("crawl", batches=["a"], plan="melted")  # type: ignore[arg-type]
 
 
 @milepost.job("crawl", batches=["a"])

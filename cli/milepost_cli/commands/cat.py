@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pathlib
 
 import click
 
@@ -23,8 +24,13 @@ def command(path: str) -> None:
     """
     place = _find(path)
     indent = None if options.json_wanted() else 2
-    for part in milepost.read_file(place):
-        output.say(output.encode(part, indent=indent))
+    try:
+        for part in milepost.read_file(place):
+            output.say(output.encode(part, indent=indent))
+    except milepost.NotAMilepostFileError as error:
+        if _in_a_store(place):
+            raise  # damaged beyond recognition
+        raise WrongUseError(error.message, error.hint) from error
 
 
 def _find(path: str) -> str:
@@ -36,3 +42,8 @@ def _find(path: str) -> str:
     raise WrongUseError(
         f"{path} is no file, neither here nor in the store", "name a file below sessions/"
     )
+
+
+def _in_a_store(file: str) -> bool:
+    above = pathlib.Path(file).absolute().parents
+    return any((folder / "MILEPOST").exists() for folder in above)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
 import milepost
 from milepost_cli import describe, exit_codes, options, output, page
+
+_YIELDING: Final = (0, 3)
+"""Shortened on a narrow terminal: the name first, then how far it is or what is wrong."""
 
 
 @click.command(short_help="List the sessions of a store, one a line.")
@@ -32,7 +35,8 @@ def command() -> int:
     if options.json_wanted():
         output.document({"store": store.path, "sessions": sessions})
     elif sessions:
-        for line in output.columns([_cells(each) for each in sessions]):
+        rows = [_cells(each) for each in sessions]
+        for line in output.columns(rows, room=output.room(), yielding=_YIELDING):
             output.say(line)
     else:
         output.tell(f"no session yet in {output.safe(store.path)}")

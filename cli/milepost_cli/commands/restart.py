@@ -23,7 +23,7 @@ def command(name: str, *, dry_run: bool) -> None:
     view = store.view(name)
     again = describe.run_again(view.state, store_option=options.store_path())
     made = None if dry_run else store.restart(name)
-    saved = view.version if made is None else _version_before(store, name, made)
+    saved = view.version if made is None else describe.version_before(store.versions(name), made)
     undo = describe.command("restore", name, str(saved), store_option=options.store_path())
     if options.json_wanted():
         output.document(
@@ -44,9 +44,3 @@ def command(name: str, *, dry_run: bool) -> None:
     output.say(f"{output.safe(name)}: begun anew as version {made}; given up: {done}")
     output.say(f"next: {output.safe(again or 'run the program again')}")
     output.say(f"undo: {output.safe(undo)}")
-
-
-def _version_before(store: milepost.Store, name: str, made: int) -> int:
-    """The version that holds what was given up: the writer saved it before it began anew."""
-    older = (each.version for each in store.versions(name) if each.version < made)
-    return max(older, default=made)

@@ -18,8 +18,7 @@ def command(name: str, version: int | None, *, dry_run: bool) -> None:
     """Make VERSION of session NAME its state again, as a new version; no version is lost by it.
 
     In a damaged session this also accepts the loss; without VERSION, it goes on from all that is
-    sure. With --json one object: name, dry_run, version,
-    new_version, next_command.
+    sure. With --json one object: name, dry_run, version, new_version, next_command, undo_command.
     """
     store = milepost.Store(options.store_path())
     if version is None and not store.view(name).is_lossy:
@@ -30,6 +29,10 @@ def command(name: str, version: int | None, *, dry_run: bool) -> None:
     old = store.load_progress(name, version)
     made = None if dry_run else store.restore(name, version)
     again = describe.run_again(old, store_option=options.store_path())
+    undo = None
+    if made is not None and version is not None:  # a loss that was accepted stays one
+        before = describe.version_before(store.versions(name), made)
+        undo = describe.command("restore", name, str(before), store_option=options.store_path())
     if options.json_wanted():
         output.document(
             {
@@ -38,6 +41,7 @@ def command(name: str, version: int | None, *, dry_run: bool) -> None:
                 "version": version,
                 "new_version": made,
                 "next_command": again,
+                "undo_command": undo,
             }
         )
         return
@@ -48,3 +52,5 @@ def command(name: str, version: int | None, *, dry_run: bool) -> None:
         return
     output.say(f"{output.safe(name)}: {what} is the state again, as version {made}")
     output.say(f"next: {output.safe(again or 'run the program again')}")
+    if undo is not None:
+        output.say(f"undo: {output.safe(undo)}")

@@ -56,10 +56,6 @@ def _meant(state: milepost.SessionState, typed: Iterable[str]) -> list[milepost.
         known |= {batch.batch_id, *batch.open}
     meant: list[milepost.Key] = []
     for word in typed:
-        both = [word, *([int(word)] if _is_number(word) else [])]
+        both = [word, *([int(word)] if output.is_number(word) else [])]
         meant += [key for key in both if key in known] or [word]
     return meant
-
-
-def _is_number(word: str) -> bool:
-    return word.isascii() and word.removeprefix("-").isdigit() and str(int(word)) == word

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import milepost
-from milepost_cli import loading, options, output, progress
+from milepost_cli import exit_codes, loading, options, output, progress
 from milepost_cli.failure import UserCodeError
 
 
@@ -46,7 +46,7 @@ def command(
 
     The job carries on where the last run stopped. Ctrl-C and SIGTERM finish the items in hand and
     save. Options given here go before those of the decorator. With --json the result is one object:
-    name, outcome, exit_code, completed, failures, did_nothing, statistics.
+    name, store, outcome, exit_code, completed, failures, did_nothing, statistics.
     """
     file, wanted = loading.split_target(target)
     as_json = options.json_wanted()
@@ -73,6 +73,8 @@ def command(
 def _run(job: loading.AnyJob, **how: Any) -> milepost.JobResult:
     try:
         return job.run(**how)
+    except KeyboardInterrupt:
+        sys.exit(exit_codes.INTERRUPTED)  # the job itself has said that it stopped
     except milepost.MilepostError:
         raise
     except Exception as error:

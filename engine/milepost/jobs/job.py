@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from milepost.errors import ConfigurationError
+from milepost.jobs.loop import WHEN_COMPLETE
 from milepost.jobs.runner import Runner
+from milepost.session.arguments import check_choice, check_count, check_function, check_source
+from milepost.session.plan import PLANS
 from milepost.storage.names import check_name
 from milepost.work.retry import Backoff
 
@@ -18,13 +21,12 @@ if TYPE_CHECKING:
     from milepost.jobs.loop import WhenComplete
     from milepost.jobs.progress import ProgressFactory
     from milepost.jobs.result import JobResult
+    from milepost.session.plan import Plan
     from milepost.store import Store
     from milepost.types import Durability
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-Plan = Literal["frozen", "extend"]
 
 
 class Job(Generic[P, R]):
@@ -53,8 +55,14 @@ class Job(Generic[P, R]):
         durability: Durability,
         store: Store | str | os.PathLike[str] | None,
         backoff: Backoff,
+        total: int | None,
+        progress: bool | ProgressFactory | None,
     ) -> None:
         functools.update_wrapper(self, function)
+        if not callable(batches):
+            check_source(batches, "batches, or what a function for them returns,")
+        check_function("key", key)
+        check_function("label", label)
         self._function = function
         self.name = check_name(name)
         self.batches = batches
@@ -62,11 +70,15 @@ class Job(Generic[P, R]):
         self.label = label
         self.workers = check_count("workers", workers)
         self.attempts = check_count("attempts", attempts)
-        self.plan: Plan = plan
-        self.when_complete: WhenComplete = when_complete
+        self.plan: Plan = check_choice("plan", plan, PLANS)
+        self.when_complete: WhenComplete = check_choice(
+            "when_complete", when_complete, WHEN_COMPLETE
+        )
         self.durability: Durability = durability
         self.store = store
         self.backoff = backoff
+        self.total = None if total is None else check_count("total", total, least=0)
+        self.progress = progress
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the undecorated function."""
@@ -84,6 +96,7 @@ class Job(Generic[P, R]):
         durability: Durability | None = None,
         plan: Plan | None = None,
         when_complete: WhenComplete | None = None,
+        total: int | None = None,
         progress: bool | ProgressFactory | None = None,
     ) -> JobResult:
         """Run what is not done, and return when nothing is left that this run may do.
@@ -97,9 +110,12 @@ class Job(Generic[P, R]):
             workers=self.workers if workers is None else check_count("workers", workers),
             attempts=self.attempts if attempts is None else check_count("attempts", attempts),
             durability=durability or self.durability,
-            plan=plan or self.plan,
-            when_complete=when_complete or self.when_complete,
-            progress=progress,
+            plan=check_choice("plan", plan or self.plan, PLANS),
+            when_complete=check_choice(
+                "when_complete", when_complete or self.when_complete, WHEN_COMPLETE
+            ),
+            total=self.total if total is None else check_count("total", total, least=0),
+            progress=self.progress if progress is None else progress,
         ).run()
 
 
@@ -108,13 +124,6 @@ _NOT_PLAIN = (
     inspect.isgeneratorfunction,
     inspect.isasyncgenfunction,
 )
-
-
-def check_count(name: str, value: int) -> int:
-    """A whole number from 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:  # pyright: ignore[reportUnnecessaryIsInstance]  # callers are not all typed
-        raise ConfigurationError(f"{name} is {value!r}; it must be a whole number from 1")
-    return value
 
 
 def job(
@@ -130,6 +139,8 @@ def job(
     durability: Durability = "process",
     store: Store | str | os.PathLike[str] | None = None,
     backoff: Backoff | None = None,
+    total: int | None = None,
+    progress: bool | ProgressFactory | None = None,
 ) -> Callable[[Callable[P, R]], Job[P, R]]:
     """Make a function over one batch into a job over all of them.
 
@@ -146,13 +157,11 @@ def job(
         durability: What an update survives when its call returns.
         store: The store or its folder; default as `resolve_path` says.
         backoff: How long to wait between tries.
+        total: How many batches there are, for who looks on while they are still being listed; once
+            the plan is sealed, it says so itself.
+        progress: `True` for a progress line, `False` for no line at all; by default the start and
+            the end are told on stderr.
     """
-    if plan not in {"frozen", "extend"}:
-        raise ConfigurationError(f"plan is {plan!r}; it must be 'frozen' or 'extend'")
-    if when_complete not in {"stop", "restart", "error"}:
-        raise ConfigurationError(
-            f"when_complete is {when_complete!r}; it must be 'stop', 'restart' or 'error'"
-        )
 
     def decorate(function: Callable[P, R]) -> Job[P, R]:
         if any(test(function) for test in _NOT_PLAIN):
@@ -174,6 +183,8 @@ def job(
             durability=durability,
             store=store,
             backoff=backoff or Backoff(),
+            total=total,
+            progress=progress,
         )
 
     return decorate

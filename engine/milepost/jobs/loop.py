@@ -13,9 +13,10 @@ from milepost.errors import ConfigurationError, UnfinishedError
 from milepost.jobs import notices
 from milepost.jobs.progress import display
 from milepost.jobs.signals import StopSignals
+from milepost.session.arguments import check_choice
 from milepost.session.items import Items, StopRequested
 from milepost.store import Store
-from milepost.types import Outcome
+from milepost.types import BatchStatus, ItemStatus, Outcome
 
 if TYPE_CHECKING:
     import os
@@ -31,20 +32,13 @@ T = TypeVar("T")
 
 WhenComplete = Literal["stop", "restart", "error"]
 
+WHEN_COMPLETE: Final[tuple[WhenComplete, ...]] = ("stop", "restart", "error")
 BATCH_KEY: Final = "items"
 
 
 def open_store(store: Store | str | os.PathLike[str] | None) -> Store:
     """The store meant by a `store=` argument."""
     return store if isinstance(store, Store) else Store(store)
-
-
-def check_when_complete(value: str) -> None:
-    """Refuse what is none of the three words."""
-    if value not in {"stop", "restart", "error"}:
-        raise ConfigurationError(
-            f"when_complete is {value!r}; it must be 'stop', 'restart' or 'error'"
-        )
 
 
 def resume(
@@ -77,7 +71,7 @@ def resume(
 
     Use it as a context manager to have an exception recorded on the item in hand.
     """
-    check_when_complete(when_complete)
+    check_choice("when_complete", when_complete, WHEN_COMPLETE)
     return Loop(
         source,
         name,
@@ -140,6 +134,7 @@ class Loop(Items[T]):
                 raise UnfinishedError(
                     notices.complete_line(session), hint=notices.command(session, "restart")
                 )
+        session.settle_death()
         if not self._quiet:
             notices.say_start(session, in_items=True)
         self._failed_key = _raised_on(session)
@@ -206,10 +201,9 @@ class Loop(Items[T]):
         if state.outcome is Outcome.COMPLETED:
             self._say(notices.complete_line(session))
         else:
-            active = state.active_batches.get(0)
-            if active is not None:
-                if not session.executing:
-                    self._start(session)
+            if batch.status in {BatchStatus.PENDING, BatchStatus.PROCESSING}:
+                self._begin(batch)  # where nothing that was left to do came from the source
+                active = state.active_batches[batch.number]
                 if active.items_total is None:
                     batch.update_progress(items_total=active.items_finished)
                 batch.complete()
@@ -255,10 +249,19 @@ class Loop(Items[T]):
             on_purpose = signals.received == signal.SIGINT
         if on_purpose:
             session.end(Outcome.STOPPED)
-        elif error is None and not interrupted:
+            return
+        self._say_in_hand(session)
+        if error is None and not interrupted:
             session.end(Outcome.INTERRUPTED, "an exception ended the loop")
         else:
             session.end(Outcome.INTERRUPTED, error)
+
+    def _say_in_hand(self, session: Session) -> None:
+        """Name the item that was left: `sys.exit` shows no traceback, and none shows the item."""
+        active = session.live.active_batches.get(0)
+        for item in active.open.values() if active is not None else ():
+            if item.status is ItemStatus.PROCESSING:
+                self._say(f"{self._name}: left with item {item.item_id!r} in hand; it runs again")
 
     def _put_down(self) -> None:
         shown, self._display = self._display, None

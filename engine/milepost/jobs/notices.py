@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 from typing import TYPE_CHECKING, Final
 
 from milepost.clock import utc
 from milepost.model.estimate import batch_counts, item_counts
-from milepost.store import resolve_path
+from milepost.storage import location
 
 if TYPE_CHECKING:
     from milepost.session.session import Session
@@ -42,6 +41,12 @@ def say_start(session: Session, *, in_items: bool) -> None:
     say(start_line(session, in_items=in_items))
     if session.notice:
         say(f"{session.name}: {session.notice}")
+    for each in session.poisoned:
+        say(f"{session.name}: {each}")
+    suspects = len(session.live.suspects)
+    if suspects and not in_items:
+        what = counted(suspects, "batch") if suspects == 1 else f"{suspects:,} things"
+        say(f"{session.name}: {what} in hand at the death before, to run alone first")
     for finding in session.findings:
         say(f"{session.name}: {'DAMAGE' if finding.is_error else 'note'}: {finding.message}")
 
@@ -67,9 +72,7 @@ def start_line(session: Session, *, in_items: bool) -> str:
 
 def command(session: Session, verb: str) -> str:
     """The command to type, with the store where it would not be found by itself."""
-    where = session.store_path
-    store = "" if resolve_path() == where else f" --store {shlex.quote(where)}"
-    return f"milepost {verb} {shlex.quote(session.name)}{store}"
+    return location.command(session.store_path, verb, session.name)
 
 
 def complete_line(session: Session) -> str:

@@ -6,11 +6,13 @@ On a terminal it is rewritten in place; elsewhere a line is printed now and then
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
 from typing import TYPE_CHECKING, Final
 
 from milepost.model.estimate import active_ns, batch_counts, item_counts, progress, remaining_ns
+from milepost.text import shortened, text_width
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 TERMINAL_SECONDS: Final = 0.2
 QUIET_SECONDS: Final = 30.0
+_COLUMNS_UNKNOWN: Final = 80
+"""Of a terminal that does not say how wide it is."""
 
 
 def progress_line(session: Session) -> str:
@@ -71,7 +75,6 @@ class PlainProgress:
         self._terminal = sys.stderr.isatty()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="milepost-progress", daemon=True)
-        self._width = 0
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -93,8 +96,10 @@ class PlainProgress:
         with contextlib.suppress(RuntimeError, KeyError, OSError, ValueError):
             line = progress_line(self._session)
             if self._terminal:
-                padding = " " * max(0, self._width - len(line))
-                self._width = len(line)
+                # A line that wraps could not be rewritten; some terminals wrap a full one.
+                columns = os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS_UNKNOWN
+                line = shortened(line, columns - 1)
+                padding = " " * (columns - 1 - text_width(line))
                 print(f"\r{line}{padding}", end=end, file=sys.stderr, flush=True)
             else:
                 print(f"milepost: {line}", file=sys.stderr, flush=True)

@@ -6,6 +6,7 @@ import msgspec
 
 from milepost.errors import JobFailedError
 from milepost.model.state import SessionStatistics
+from milepost.storage.location import command
 from milepost.types import Outcome
 
 EXIT_FAILED_BATCHES = 3
@@ -16,6 +17,7 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: The session's name.
+        store: Absolute path of the store it is in.
         outcome: `COMPLETED`, or `FAILED` with failed batches.
         completed: How many batches are completed, over all runs.
         failures: Key of each failed batch to why it failed.
@@ -24,6 +26,7 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
+    store: str
     outcome: Outcome
     completed: int
     failures: dict[str, str]
@@ -43,6 +46,6 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
                 f"{len(self.failures)} batches of {self.name!r} failed, for example {key!r}:"
                 f" {reason}",
                 failures=self.failures,
-                hint=f"see them: milepost show {self.name} --failed; try again: milepost retry"
-                f" {self.name}",
+                hint=f"see them: {command(self.store, 'show', self.name, '--failed')};"
+                f" try again: {command(self.store, 'retry', self.name)}",
             )

@@ -3,22 +3,18 @@
 - Batches run in this order: interrupted ones, pending ones, failed ones that may be tried again.
 - A batch is tried up to `attempts` times where its error is recoverable, with growing waits; each
   try is recorded. What fails for good is recorded, and the run goes on.
-- Workers hand the ends of their batches to the main thread, which commits all that are there with
-  one sync. Nothing counts as ended before that.
-- A signal lets every worker finish the item in hand; what still works after the grace is left
-  behind, unacknowledged, in daemon threads whose further calls raise.
+- A signal lets every worker finish the item in hand.
+- What the run before died of is settled first: it is recorded, and what died alone too often in a
+  row is failed as poison.
 - An error of the store itself (full, superseded, poisoned) ends the run: no body is to blame.
 """
 
 from __future__ import annotations
 
 import contextlib
-import queue
 import signal
-import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from milepost.errors import (
     ClosedError,
@@ -32,32 +28,27 @@ from milepost.jobs import notices
 from milepost.jobs.loop import open_store
 from milepost.jobs.progress import display
 from milepost.jobs.result import JobResult
-from milepost.jobs.signals import GRACE_SECONDS, StopSignals
-from milepost.model.events import BatchCompleted, BatchFailed
+from milepost.jobs.signals import StopSignals
+from milepost.jobs.workers import BatchEnd, Workers
 from milepost.session.items import StopRequested
 from milepost.types import BatchStatus, Outcome
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
-    from milepost.jobs.job import Job, Plan
+    from milepost.jobs.job import Job
     from milepost.jobs.loop import WhenComplete
     from milepost.jobs.progress import ProgressFactory
+    from milepost.model.events import BatchFailed
     from milepost.session.batch import Batch
+    from milepost.session.plan import Plan
     from milepost.session.session import Session
     from milepost.store import Store
     from milepost.types import Durability
 
 _POLL_SECONDS = 0.1
 _OUR_FAULT = (StorageError, SupersededError, ClosedError, FormatError)
-
-
-class _Ended(NamedTuple):
-    """What a worker has to say of a batch."""
-
-    ending: Callable[[], BatchCompleted | BatchFailed] | None
-    error: BaseException | None
 
 
 class Runner:
@@ -73,6 +64,7 @@ class Runner:
         durability: Durability,
         plan: Plan,
         when_complete: WhenComplete,
+        total: int | None,
         progress: bool | ProgressFactory | None,
     ) -> None:
         self._job = job
@@ -82,9 +74,10 @@ class Runner:
         self._durability: Durability = durability
         self._plan: Plan = plan
         self._when_complete = when_complete
+        self._total = total
         self._progress = progress
         self._quiet = progress is False
-        self._give_up = False
+        self._crew: Workers | None = None
         self._session: Session
 
     def run(self) -> JobResult:
@@ -139,13 +132,11 @@ class Runner:
             raise UnfinishedError(
                 notices.complete_line(session), hint=notices.command(session, "restart")
             )
+        session.settle_death()
         if not self._quiet:
             notices.say_start(session, in_items=False)
         if not ended or self._plan == "extend":
-            added = session.ensure_plan(
-                self._job.batches, key=self._job.key, label=self._job.label, plan=self._plan
-            )
-            ended = ended and not added
+            ended = not self._ensure_plan(session) and ended
         if ended and not session.recoverable():
             return self._nothing_to_do(session)
         session.begin_execution()
@@ -153,11 +144,25 @@ class Runner:
             if self._workers == 1:
                 self._run_here(session)
             else:
-                self._run_in_threads(session)
+                self._crew = Workers(
+                    session, self._workers, lambda number: self._work(session, number)
+                )
+                self._crew.run()
         session.complete()
         result = self._result(session, did_nothing=False)
         self._say_end(session, result)
         return result
+
+    def _ensure_plan(self, session: Session) -> int:
+        """Seal the plan or what is new of it; returns how many batches that adds."""
+        if self._total is not None and not session.live.plan:
+            session.set_total_batches(self._total)
+        added = session.ensure_plan(
+            self._job.batches, key=self._job.key, label=self._job.label, plan=self._plan
+        )
+        if self._total is not None:
+            session.set_total_batches(session.plan_size)  # it was a guess, and may be too high
+        return added
 
     def _nothing_to_do(self, session: Session) -> JobResult:
         if session.live.failed_batches:
@@ -177,78 +182,9 @@ class Runner:
             if ending is not None:
                 session.end_batches([ending])
 
-    # Several at once.
-
-    def _run_in_threads(self, session: Session) -> None:
-        numbers = session.to_do()
-        handing_out = threading.Lock()
-        ends: queue.SimpleQueue[_Ended] = queue.SimpleQueue()
-        threads = [
-            threading.Thread(
-                target=self._work_on,
-                args=(session, numbers, handing_out, ends),
-                name=f"milepost-worker-{index}",
-                daemon=True,
-            )
-            for index in range(self._workers)
-        ]
-        for thread in threads:
-            thread.start()
-        try:
-            self._commit_ends(session, threads, ends)
-        except BaseException:
-            self._give_up = True
-            raise
-
-    def _work_on(
-        self,
-        session: Session,
-        numbers: Iterator[int],
-        handing_out: threading.Lock,
-        ends: queue.SimpleQueue[_Ended],
-    ) -> None:
-        try:
-            while not session.stop_requested and not self._give_up:
-                with handing_out:
-                    number = next(numbers, None)
-                if number is None:
-                    return
-                ending = self._work(session, number)
-                if ending is not None:
-                    ends.put(_Ended(ending, None))
-        except StopRequested:
-            return
-        except BaseException as error:  # raised again in the main thread
-            self._give_up = True
-            ends.put(_Ended(None, error))
-
-    def _commit_ends(
-        self, session: Session, threads: list[threading.Thread], ends: queue.SimpleQueue[_Ended]
-    ) -> None:
-        """Commit what ended, together, until all workers are through."""
-        deadline: float | None = None
-        failure: BaseException | None = None
-        while True:
-            alive = any(thread.is_alive() for thread in threads)
-            ended = _drain(ends, wait=alive)
-            failure = failure or next((each.error for each in ended if each.error), None)
-            session.end_batches([each.ending for each in ended if each.ending is not None])
-            if not alive and not ended:
-                break
-            if session.stop_requested or failure is not None:
-                deadline = deadline or time.monotonic() + GRACE_SECONDS
-                if time.monotonic() > deadline:
-                    break  # what is still in hand is dropped: it was never acknowledged
-        if failure is not None:
-            raise failure
-        if session.stop_requested:
-            raise StopRequested
-
     # One batch.
 
-    def _work(
-        self, session: Session, number: int
-    ) -> Callable[[], BatchCompleted | BatchFailed] | None:
+    def _work(self, session: Session, number: int) -> BatchEnd | None:
         """Run one batch with its tries; return how it ends, `None` if its body ended it itself."""
         batch = session.start_batch(session.batch(number).key)
         for attempt in range(1, self._attempts + 1):
@@ -258,6 +194,14 @@ class Runner:
                 if session.closed or not self._ended_by_body(batch):
                     raise
                 return None
+            except SystemExit as error:
+                # It has no traceback that would show where it came from; a signal's needs none.
+                if not session.stop_requested:
+                    self._say(
+                        f"{session.name}: batch {batch.key!r} called for the end of the program:"
+                        f" {error!r}"
+                    )
+                raise
             except Exception as error:
                 if self._ended_by_body(batch):
                     return None
@@ -285,7 +229,7 @@ class Runner:
         batch.attempt_failed(error, delay)
         until = time.monotonic() + delay
         while (left := until - time.monotonic()) > 0:
-            if session.stop_requested or self._give_up:
+            if session.stop_requested or (self._crew is not None and self._crew.is_over):
                 raise StopRequested
             time.sleep(min(_POLL_SECONDS, left))
         batch.begin_again()
@@ -296,6 +240,7 @@ class Runner:
         state = session.live  # nobody changes it any more
         return JobResult(
             name=session.name,
+            store=session.store_path,
             outcome=state.outcome or Outcome.COMPLETED,
             completed=len(state.completed_batches),
             failures={each.batch_id: each.error_message for each in state.failed_batches.values()},
@@ -320,13 +265,3 @@ class Runner:
     def _say(self, line: str) -> None:
         if not self._quiet:
             notices.say(line)
-
-
-def _drain(ends: queue.SimpleQueue[_Ended], *, wait: bool) -> list[_Ended]:
-    """All ends that are there; at least one, or a short wait, while workers live."""
-    found: list[_Ended] = []
-    with contextlib.suppress(queue.Empty):
-        found.append(ends.get(timeout=_POLL_SECONDS) if wait else ends.get_nowait())
-        while True:
-            found.append(ends.get_nowait())
-    return found

@@ -47,6 +47,8 @@ class Replay(msgspec.Struct, kw_only=True):
         events: Its events, in order, but those the caller has in a snapshot.
         size_bytes: Where the last sure record ends.
         chain: Chain value there.
+        ends: Where a successor may have gone on: behind the last sure event and behind each mark
+            that follows it; with the chain value there.
         synced_through: Highest sequence number known to have been on the disk.
         tail: What stands behind.
         tail_bytes: How much of it.
@@ -58,6 +60,7 @@ class Replay(msgspec.Struct, kw_only=True):
     events: list[BatchEvent]
     size_bytes: int
     chain: int
+    ends: dict[int, int]
     synced_through: int
     tail: Tail
     tail_bytes: int
@@ -95,6 +98,7 @@ def replay(
         events=[],
         size_bytes=0,
         chain=0,
+        ends={},
         synced_through=0,
         tail=Tail.CLEAN,
         tail_bytes=0,
@@ -115,6 +119,7 @@ def _read_records(
     chain = record.first_seed(data)
     expected = result.name.first
     known = after if through is None else min(after, through)
+    marked = 0  # before which event the marks stood whose places are in `ends`
     for payload, stop, checksum in record.frames(data, offset, chain):
         if expected <= known and result.opened is not None and record.is_event(payload):
             # It is in the snapshot; that it is here and whole is all that matters.
@@ -132,6 +137,9 @@ def _read_records(
             if found.proof != proof:
                 break
             result.synced_through = max(result.synced_through, found.sequence)
+            if marked != expected:
+                result.ends, marked = {}, expected
+            result.ends[offset] = chain
         else:
             if result.opened is None or found.sequence != expected:
                 break
@@ -143,9 +151,12 @@ def _read_records(
             expected += 1
         offset, chain = stop, checksum
     result.last = expected - 1
+    if marked != expected:
+        result.ends = {}
     if result.opened is not None:
         result.size_bytes = offset
         result.chain = chain
+        result.ends[offset] = chain
 
 
 def _is_ours(opened: record.JournalOpened, name: record.JournalName, session_uid: str) -> bool:

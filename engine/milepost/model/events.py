@@ -3,7 +3,7 @@
 - An event is a tagged MessagePack array: tag, sequence, wall time, batch, then its own fields.
 - Tags and the order of fields are part of the format: never changed, never reused; fields are only
   added at the end, with a default.
-- Tags 0 to 9 belong to the journal's own records, and 60 to 127 to what is coming.
+- Tags 0 to 9 belong to the journal's own records, and 33 to 127 to what is coming.
 - `batch` is the batch's number, `NO_BATCH` for what concerns the session.
 
 Source: FORMAT.md, "Events".
@@ -16,7 +16,17 @@ from typing import Any, Final, TypeAlias, Union
 import msgspec
 
 from milepost.model.state import BatchMetrics, Phase
-from milepost.types import BatchErrorType, CheckpointType, ItemStatus, Key, Outcome, SessionKind
+from milepost.types import (
+    BatchErrorType,
+    CheckpointType,
+    ItemStatus,
+    Key,
+    Outcome,
+    RecoveryPriority,
+    RecoveryReason,
+    RecoveryStrategy,
+    SessionKind,
+)
 
 NO_BATCH: Final = -1
 
@@ -291,6 +301,43 @@ class Restored(Event, frozen=True, tag=30):
     from_sequence: int
 
 
+class ExecutionDied(Event, frozen=True, tag=31):
+    """The latest execution was found dead: it has no end, and its process is gone.
+
+    Attributes:
+        epoch: The turn of the execution.
+        is_blamed: Whether what was in hand may have killed it; not so after a power cut, or where
+            the process died on another machine.
+        cause: What is known of the death, for people; empty for nothing.
+    """
+
+    epoch: int
+    is_blamed: bool
+    cause: str = ""
+
+
+class Recovered(Event, frozen=True, tag=32):
+    """The session was made ready to be carried on.
+
+    Attributes:
+        reason: Why.
+        priority: How urgent it was.
+        strategy: How.
+        batches: Numbers of the failed batches that wait again, with the runs they had.
+        reset: Numbers of the begun batches that begin anew, without anything they had.
+        from_batch: Where a partial recovery began; `None` for any other.
+        duration_ms: How long the recovery took up to here.
+    """
+
+    reason: RecoveryReason
+    priority: RecoveryPriority
+    strategy: RecoveryStrategy
+    batches: list[int] = []
+    reset: list[int] = []
+    from_batch: int | None = None
+    duration_ms: int = 0
+
+
 BatchEvent: TypeAlias = Union[  # noqa: UP007  # msgspec wants one union object
     SessionCreated,
     ItemCapChanged,
@@ -313,5 +360,7 @@ BatchEvent: TypeAlias = Union[  # noqa: UP007  # msgspec wants one union object
     Retried,
     Restarted,
     Restored,
+    ExecutionDied,
+    Recovered,
 ]
 """Everything that can happen to a session."""

@@ -26,9 +26,11 @@ from milepost.model.state import (
     FailedBatch,
     ItemProgress,
     PlanPart,
+    RecoveryMark,
     Retrying,
     SessionState,
     SessionStatistics,
+    Suspect,
 )
 from milepost.types import BatchPhase, ItemStatus, Key, Outcome, SessionKind
 
@@ -153,6 +155,8 @@ def _change_item(
         return
     item.ended_ns = at_ns
     sums.updated_ns = at_ns
+    if state.suspects:
+        _clear(state, batch.batch_number, key)
     if status is _FAILED:
         epoch = state.executions[-1].epoch if state.executions else 0
         if item.failed_in != epoch or item.failed_runs == 0:
@@ -278,6 +282,7 @@ def _batch_attempt_failed(state: SessionState, event: e.BatchAttemptFailed) -> S
 def _batch_completed(state: SessionState, event: e.BatchCompleted) -> SessionState:
     batch = _active(state, event.batch)
     del state.active_batches[event.batch]
+    _clear(state, event.batch)
     _stop_running(batch, event.at_ns)
     _put_down(batch)
     batch.retry_count = 0
@@ -307,6 +312,7 @@ def _batch_completed(state: SessionState, event: e.BatchCompleted) -> SessionSta
 def _batch_failed(state: SessionState, event: e.BatchFailed) -> SessionState:
     batch = _active(state, event.batch)
     del state.active_batches[event.batch]
+    _clear(state, event.batch)
     _stop_running(batch, event.at_ns)
     _put_down(batch)
     batch.error_message = event.error_message
@@ -452,6 +458,117 @@ def _end_execution(
     execution.in_flight = in_flight
 
 
+# Deaths and recoveries.
+
+
+def _execution_died(state: SessionState, event: e.ExecutionDied) -> SessionState:
+    if state.execution is None:
+        raise FoldError("no execution is without an end")
+    in_hand = _in_hand(state)
+    _end_execution(state, state.updated_ns, None, event.cause or None)
+    if event.is_blamed:
+        _suspect(state, in_hand, event.cause)
+    return state
+
+
+def _in_hand(state: SessionState) -> list[Suspect]:
+    """What may have killed the process: items in flight, or a batch that runs without any."""
+    found: list[Suspect] = []
+    for number, batch in state.active_batches.items():
+        keys: list[Key | None] = [
+            item.item_id for item in batch.open.values() if item.status is _PROCESSING
+        ]
+        # A loop's own batch is no suspect: between its items, only the loop's source was at work.
+        if not keys and batch.resumed_ns and not batch.keeps_items:
+            keys = [None]
+        found += [Suspect(number, key, 0, batch.items_finished) for key in keys]
+    return found
+
+
+def _suspect(state: SessionState, in_hand: list[Suspect], cause: str) -> None:
+    """Blame what was alone in hand; of several, only know that it may have been one of them."""
+    known = {(each.batch, each.key): each for each in state.suspects}
+    for each in in_hand:
+        suspect = known.get((each.batch, each.key))
+        if suspect is None:
+            state.suspects.append(suspect := each)
+        elif each.key is None and each.items_finished > suspect.items_finished:
+            suspect.deaths = 0  # it got on in between, so these deaths are not in a row
+        if len(in_hand) == 1:
+            suspect.deaths += 1
+            suspect.items_finished = each.items_finished
+            suspect.last_death = cause
+
+
+def _clear(state: SessionState, number: int, key: Key | None = None) -> None:
+    """An item ended, or with no key a batch: it is no suspect any more."""
+    if state.suspects:
+        state.suspects = [
+            each
+            for each in state.suspects
+            if each.batch != number or (key is not None and each.key != key)
+        ]
+
+
+def _recovered(state: SessionState, event: e.Recovered) -> SessionState:
+    for number in event.batches:
+        failed = state.failed_batches.pop(number, None)
+        if failed is None:
+            raise FoldError(f"batch {number} is not failed")
+        state.pending_batches[number] = failed.partial_progress
+        state.session_statistics.total_batches_failed -= 1
+    for number in event.reset:
+        _reset(state, number, event.at_ns)
+    if event.batches or event.reset:
+        state.outcome = None
+        state.ended_ns = None
+    state.recovery = RecoveryMark(
+        at_ns=event.at_ns,
+        sequence=event.sequence,
+        reason=event.reason,
+        priority=event.priority,
+        strategy=event.strategy,
+        batches_completed=len(state.completed_batches),
+        items_finished=state.items_finished,
+    )
+    return state
+
+
+def _reset(state: SessionState, number: int, at_ns: int) -> None:
+    """A batch that was begun is pending, as if it had never been begun."""
+    sums = state.session_statistics
+    completed = state.completed_batches.pop(number, None)
+    failed = state.failed_batches.pop(number, None)
+    if completed is not None:
+        sums.total_batches_completed -= 1
+        sums.total_batch_ns -= completed.active_ns
+    if failed is not None:
+        sums.total_batches_failed -= 1
+    active = (
+        state.active_batches.pop(number, None)
+        or state.pending_batches.pop(number, None)
+        or (failed.partial_progress if failed is not None else None)
+    )
+    old = completed or active
+    if old is None:
+        raise FoldError(f"batch {number} was never begun")
+    _clear(state, number)
+    sums.total_items_processed -= old.items_processed
+    sums.total_items_failed -= old.items_failed
+    sums.total_items_skipped -= old.items_skipped
+    kept = active or (completed.progress if completed is not None else None)
+    state.pending_batches[number] = ActiveBatch(
+        old.batch_id,
+        number,
+        at_ns,
+        at_ns,
+        label=old.label,
+        payload=kept.payload if kept is not None else None,
+        items_total=kept.items_total if kept is not None else None,
+        keeps_items=kept.keeps_items if kept is not None else False,
+    )
+
+
 def _session_completed(state: SessionState, event: e.SessionCompleted) -> SessionState:
     state.outcome = Outcome.FAILED if state.failed_batches else Outcome.COMPLETED
     state.ended_ns = event.at_ns
@@ -569,4 +686,6 @@ _ARMS: Final[dict[type[Any], Callable[[SessionState, Any], SessionState]]] = {
     e.BatchFailed: _batch_failed,
     e.Retried: _retried,
     e.Restarted: _restarted,
+    e.ExecutionDied: _execution_died,
+    e.Recovered: _recovered,
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from milepost.errors import SessionNotFoundError
 from milepost.types import BatchErrorType, ItemStatus, Key
 
 if TYPE_CHECKING:
@@ -17,21 +16,20 @@ class Chosen(NamedTuple):
     Attributes:
         batches: Numbers of failed batches.
         items: Batch number to keys of its failed items.
+        unmet: Keys that were asked for and are of nothing that failed.
     """
 
     batches: list[int]
     items: dict[int, list[Key]]
+    unmet: list[Key]
 
 
 def choose_failed(
     state: SessionState, keys: list[Key] | None, error_type: BatchErrorType | None
 ) -> Chosen:
-    """All that failed, or what of it has one of these keys (of items or batches) and this type.
-
-    Errors: `LookupError` naming a key of nothing that failed.
-    """
+    """All that failed, or what of it has one of these keys (of items or batches) and this type."""
     wanted = None if keys is None else set(keys)
-    chosen = Chosen([], {})
+    chosen = Chosen([], {}, [])
     met: set[Key] = set()
     for number, failed in sorted(state.failed_batches.items()):
         batch = failed.partial_progress
@@ -46,12 +44,7 @@ def choose_failed(
         if items:
             chosen.items[number] = items
             met.update([*items, batch.batch_id])
-    unmet = [key for key in keys or [] if key not in met]
-    if unmet:
-        raise SessionNotFoundError(
-            f"nothing that failed in session {state.session_id!r} has the key {unmet[0]!r}",
-            hint=f"see what failed: milepost show {state.session_id!r} --failed",
-        )
+    chosen.unmet.extend(key for key in keys or [] if key not in met)
     return chosen
 
 

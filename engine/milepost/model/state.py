@@ -25,13 +25,16 @@ from milepost.types import (
     ItemStatus,
     Key,
     Outcome,
+    RecoveryPriority,
+    RecoveryReason,
+    RecoveryStrategy,
     SessionKind,
 )
 
-FOLD_VERSION = 1
+FOLD_VERSION = 2
 """Raised when the fold learns an event that older readers would fold wrongly."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised when the state gets a field that older readers must not drop."""
 
 
@@ -418,6 +421,51 @@ class PlanPart(msgspec.Struct, array_like=True, frozen=True):
     count: int
 
 
+class Suspect(msgspec.Struct, array_like=True):
+    """What was in hand when its process died, and has not ended since.
+
+    Attributes:
+        batch: Number of the batch.
+        key: The item; `None` for the batch as a whole, where none of its items was in hand.
+        deaths: How often in a row the process died with this alone in hand.
+        items_finished: How many items its batch had finished at the last of these deaths.
+        last_death: What is known of the last death, for people.
+    """
+
+    batch: int
+    key: Key | None = None
+    deaths: int = 0
+    items_finished: int = 0
+    last_death: str = ""
+
+
+class RecoveryMark(msgspec.Struct, array_like=True, frozen=True):
+    """The latest recovery, and how far the work was then.
+
+    Attributes:
+        at_ns: When.
+        sequence: Number of the event.
+        reason: Why.
+        priority: How urgent it was.
+        strategy: How.
+        batches_completed: Batches that were completed then.
+        items_finished: Items that were completed, failed or skipped then.
+    """
+
+    at_ns: int
+    sequence: int
+    reason: RecoveryReason
+    priority: RecoveryPriority
+    strategy: RecoveryStrategy
+    batches_completed: int = 0
+    items_finished: int = 0
+
+    @property
+    def recovered_at(self) -> datetime:
+        """When."""
+        return _sure_time(self.at_ns)
+
+
 class SessionStatistics(msgspec.Struct, array_like=True):
     """Running sums over the whole session; failures and skipped items are in them.
 
@@ -492,6 +540,8 @@ class SessionState(msgspec.Struct, array_like=True):
         session_statistics: Running sums.
         restarts: How often it was begun anew.
         last_snapshot_ns: When the snapshot this was loaded from was made; a snapshot's own time.
+        suspects: What was in hand at deaths and has not ended since; it runs alone first.
+        recovery: The latest recovery; `None` for none.
     """
 
     session_id: str
@@ -517,6 +567,8 @@ class SessionState(msgspec.Struct, array_like=True):
     session_statistics: SessionStatistics = msgspec.field(default_factory=SessionStatistics)
     restarts: int = 0
     last_snapshot_ns: int = 0
+    suspects: list[Suspect] = []
+    recovery: RecoveryMark | None = None
 
     @property
     def session_start_time(self) -> datetime:
@@ -537,6 +589,12 @@ class SessionState(msgspec.Struct, array_like=True):
     def current_batch(self) -> ActiveBatch | None:
         """The one active batch, if exactly one is active."""
         return next(iter(self.active_batches.values())) if len(self.active_batches) == 1 else None
+
+    @property
+    def items_finished(self) -> int:
+        """Items completed, failed or skipped, over all batches."""
+        sums = self.session_statistics
+        return sums.total_items_processed + sums.total_items_failed + sums.total_items_skipped
 
     @property
     def total_items_processed(self) -> int:

@@ -30,6 +30,19 @@ class SessionStatus(enum.Enum):
     """Ended; batches failed for good."""
 
 
+class Presence(enum.Enum):
+    """Whether the writer of a session is there."""
+
+    ALIVE = "alive"
+    """It holds the session's lock."""
+    GONE = "gone"
+    """It is surely not there."""
+    UNKNOWN = "unknown"
+    """It is on another host, and was not silent for long enough to count as gone."""
+    SILENT = "silent"
+    """It is on another host, and was silent too long."""
+
+
 class Judgement(NamedTuple):
     """A status and the reason for it.
 
@@ -43,15 +56,22 @@ class Judgement(NamedTuple):
 
 
 def _in_hand(state: SessionState) -> str:
+    # What was in flight is put down once the death has been recorded.
     count = sum(batch.items_processing for batch in state.active_batches.values())
-    return f" with {count:,} {'item' if count == 1 else 'items'} in hand" if count else ""
+    count = count or len(state.executions[-1].in_flight)
+    return f", with {count:,} {'item' if count == 1 else 'items'} in hand" if count else ""
 
 
-def judge(state: SessionState, *, is_live: bool) -> Judgement:
-    """The status of a session, from its state and whether its writer's lock is held."""
+def judge(state: SessionState, presence: Presence) -> Judgement:
+    """The status of a session, from its state and whether its writer is there."""
     latest = state.executions[-1] if state.executions else None
-    if is_live:
+    if presence is Presence.ALIVE:
         return Judgement(SessionStatus.RUNNING, "a process is writing it")
+    if presence is Presence.UNKNOWN:
+        return Judgement(
+            SessionStatus.RUNNING,
+            "a process on another host writes it, as far as can be seen from here",
+        )
     if state.kind is SessionKind.DATA:
         return Judgement(SessionStatus.COMPLETED, "data alone")
     if state.outcome is Outcome.COMPLETED:
@@ -64,10 +84,14 @@ def judge(state: SessionState, *, is_live: bool) -> Judgement:
     if latest is None:
         return Judgement(SessionStatus.PENDING, "it was never run")
     if latest.outcome is None:
-        return Judgement(
-            SessionStatus.INTERRUPTED,
-            f"process {latest.pid} on {latest.host} died without a word" + _in_hand(state),
-        )
+        # It was killed, lost its power, or its disk took no more.
+        if presence is Presence.SILENT:
+            status, how = SessionStatus.STALE, "has been silent too long"
+        elif latest.error_message:
+            status, how = SessionStatus.INTERRUPTED, f"died: {latest.error_message}"
+        else:
+            status, how = SessionStatus.INTERRUPTED, "ended and could not record it"
+        return Judgement(status, f"process {latest.pid} on {latest.host} {how}" + _in_hand(state))
     if latest.outcome is Outcome.STOPPED:
         return Judgement(SessionStatus.STOPPED, "it was stopped on purpose")
     if latest.outcome is Outcome.INTERRUPTED:

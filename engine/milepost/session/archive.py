@@ -24,6 +24,7 @@ from milepost.snapshots import manifest as manifests
 from milepost.snapshots.versions import SnapshotName
 from milepost.storage import frame
 from milepost.storage import lease as leases
+from milepost.storage.heartbeat import beat_path, seen_path
 from milepost.types import StoreConfig, label
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class Archive:
         self._clock = clock
         self._versions: list[VersionInfo] = []
         self._last_version = 0
-        self._not_copied: VersionInfo | None = None
+        self._not_copied: BackupTask | None = None
         self._copy_again_at = -math.inf
         self.level = frame.LEVEL_HOT if config.enable_compression else frame.LEVEL_NONE
         self.backup_error = ""
@@ -125,29 +126,26 @@ class Archive:
         state.last_snapshot_ns = info.created_ns
         self._versions.append(info)
         if self._backup_root is not None:
-            self._not_copied = info
+            # What it needs is what this state names; by the time of the copy there is another one.
+            needs = [part.path for part in state.plan]
+            needs += [checkpoints.path_of(each.id) for each in state.checkpoints]
+            self._not_copied = BackupTask(info.name, needs)
             self._copy_again_at = -math.inf
         return info.version
 
     # Second copies.
 
-    def next_backup(self, state: SessionState) -> BackupTask | None:
+    def next_backup(self) -> BackupTask | None:
         """The newest snapshot, if it has no second copy yet and is to be copied now."""
-        info = self._not_copied
-        if info is None or self._clock.monotonic() < self._copy_again_at:
-            return None
-        needs = [part.path for part in state.plan]
-        needs += [checkpoints.path_of(each.id) for each in state.checkpoints]
-        return BackupTask(info.name, needs)
+        return self._not_copied if self._clock.monotonic() >= self._copy_again_at else None
 
-    def copy(self, task: BackupTask) -> bool:
-        """Make a second copy; a failure is told, not raised. Returns whether what is told changed.
+    def copy(self, task: BackupTask) -> str:
+        """Make a second copy; a failure is told, not raised: returns what was wrong, if anything.
 
         Called without the lock: copying may take its time.
         """
-        before = self.backup_error
         if self._backup_root is None:
-            return False
+            return ""
         target = backups.folder_for(self._backup_root, self._turn.lineage, self._site.folder_name)
         try:
             backups.copy_version(
@@ -158,14 +156,18 @@ class Archive:
                 keep_last=self._config.max_state_history,
             )
         except (MilepostError, OSError) as error:
-            self.backup_error = str(error)
-            self._copy_again_at = self._clock.monotonic() + COPY_AGAIN_SECONDS
             logger.warning("session %r: the backup failed: %s", self._site.name, error)
-        else:
-            self.backup_error = ""
-            if self._not_copied is not None and self._not_copied.name == task.name:
-                self._not_copied = None
-        return self.backup_error != before
+            return str(error)
+        return ""
+
+    def note_copy(self, task: BackupTask, problem: str) -> bool:
+        """Know how a copy went; returns whether what is told of the backup changed."""
+        if problem:
+            self._copy_again_at = self._clock.monotonic() + COPY_AGAIN_SECONDS
+        elif self._not_copied is task:  # and not a newer one
+            self._not_copied = None
+        before, self.backup_error = self.backup_error, problem
+        return problem != before
 
     # Letting go.
 
@@ -208,7 +210,8 @@ class Archive:
         for epoch in leases.epochs(self._folder):
             if epoch < oldest:
                 self._folder.remove(leases.lease_path(epoch))
-                self._folder.remove(f"leases/{epoch}.beat")
+                self._folder.remove(beat_path(epoch))
+                self._folder.remove(seen_path(epoch))
 
     # The index.
 

@@ -17,6 +17,7 @@ from milepost.storage.values import decode_value
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_JSON_BEGINNINGS = (b'{"lease":', b'{"manifest":')
 _decode_plan = msgspec.msgpack.Decoder(list[PlannedBatch]).decode
 _decode_state = msgspec.msgpack.Decoder(SessionState).decode
 
@@ -48,7 +49,7 @@ def of(data: bytes, name: str) -> Iterator[Any]:
         yield from _framed(data, name)
     elif data[:8] == record.MAGIC:
         yield from _journal(data, name)
-    elif data[:1] == b"{":
+    elif data.startswith(_JSON_BEGINNINGS):
         yield _json(data, name)
     elif name == marker.NAME:
         yield {"marker": marker.decode_marker(data)}

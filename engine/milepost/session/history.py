@@ -172,9 +172,11 @@ def load_version(files: Files, version: int) -> tuple[VersionInfo, SessionState]
                     failure = failure or error
     if failure is not None:
         raise failure
+    places = (files.folder, *files.backups)
+    known = sorted({name.version for place in places for name in versions.names(place)})
     raise SnapshotNotFoundError(
         f"there is no version {version}",
-        hint="list the versions there are: milepost show NAME --json",
+        hint=f"there are: {', '.join(map(str, known))}" if known else "",
     )
 
 
@@ -360,10 +362,10 @@ def _joins(before: Replay | None, part: Replay) -> bool:
     opened = part.opened
     if opened is None or before is None or opened.predecessor != before.name.name:
         return True
-    if before.tail is Tail.BEYOND or before.size_bytes != opened.accepted_bytes:
-        # "Synced through" marks may follow the accepted place; the sequence numbers still join.
+    if opened.accepted_bytes > before.size_bytes:
+        # A power cut may have taken its last marks; that no event is missing, the numbers say.
         return True
-    return before.chain == opened.accepted_chain
+    return before.ends.get(opened.accepted_bytes) == opened.accepted_chain
 
 
 def _judge_tail(loaded: Loaded, part: Replay, *, is_tip: bool) -> None:

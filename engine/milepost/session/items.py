@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from milepost.errors import ClosedError, MilepostError
+from milepost.session.arguments import check_count, check_function, check_source
 from milepost.session.consumer import Consumer, left_on_purpose
 from milepost.session.keys import check_key
 from milepost.types import ItemStatus, Key
@@ -60,6 +61,10 @@ class Items(Generic[T]):
     ) -> None:
         if isinstance(source, Items):
             raise TypeError("these items are watched over already; hand in their source")
+        check_source(source, "the source of the items")
+        check_function("key", key)
+        if total is not None:
+            check_count("total", total, least=0)
         self._batch = batch
         self._given = source
         self._key_of = key

@@ -6,9 +6,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from milepost.errors import ConfigurationError, FormatError, SchemaError, StorageError
+from milepost.session.arguments import check_source
 from milepost.snapshots import segments
 from milepost.snapshots.segments import PlannedBatch
 from milepost.storage import frame
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from milepost.model.state import PlanPart, SessionState
     from milepost.session.writer import Writer
     from milepost.storage.directory import LocalDirectory
+
+Plan = Literal["frozen", "extend"]
+"""What a run does about batches that are new in the source: nothing, or add them to the plan."""
+PLANS: Final[tuple[Plan, ...]] = ("frozen", "extend")
 
 
 def load(
@@ -70,9 +75,11 @@ def enumerate_batches(
 ) -> list[PlannedBatch]:
     """Ask the source for all batches.
 
-    Errors: `ConfigurationError` for a batch without a usable key, or two with the same.
+    Errors: `ConfigurationError` for a batch without a usable key, or two with the same;
+        `TypeError` for a source that lists nothing.
     """
     listed = source() if callable(source) else source
+    check_source(listed, "batches, or what a function for them returns,")
     batches = [_planned(each, key, label) for each in listed]
     segments.check_new_keys(batches)
     return batches

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from milepost.errors import ConfigurationError
 from milepost.model import events as e
 from milepost.session import plan as plans
+from milepost.session.arguments import check_choice
+from milepost.storage.location import command
 from milepost.types import BatchStatus
 
 if TYPE_CHECKING:
@@ -90,9 +92,11 @@ class Roster:
         done = state.completed_batches.get(number)
         # One that kept no items has nothing to go on with.
         if done is not None and (not may_reopen or done.progress is None):
+            site = self._writer.site
             raise ConfigurationError(
                 f"batch {key!r} is completed",
-                hint="ask session.is_done(key) first; milepost restart begins all anew",
+                hint="ask session.is_done(key) first; to do it all again:"
+                f" {command(site.store_path, 'restart', site.name)}",
             )
         active = state.active_batches.get(number)
         if active is not None and active.resumed_ns:
@@ -117,8 +121,7 @@ class Roster:
 
         The source is asked without the lock, so that nothing waits for a slow one.
         """
-        if plan not in {"frozen", "extend"}:
-            raise ConfigurationError(f"plan is {plan!r}; it must be 'frozen' or 'extend'")
+        check_choice("plan", plan, plans.PLANS)
         writer = self._writer
         with writer.lock:
             writer.ready()
@@ -167,7 +170,12 @@ class Roster:
         """Numbers of the planned batches to run now: interrupted, pending, then failed ones."""
         state = self._writer.state
         planned = len(self._plan)
-        interrupted = sorted(number for number in state.active_batches if number < planned)
+        # What was in hand when a process died comes first: it is to run alone.
+        suspects = {each.batch for each in state.suspects}
+        interrupted = sorted(
+            (number for number in state.active_batches if number < planned),
+            key=lambda number: (number not in suspects, number),
+        )
         failed = [number for number in self.recoverable() if number < planned]
         yield from interrupted
         begun = {*interrupted, *failed}
@@ -176,11 +184,11 @@ class Roster:
                 yield number
         yield from failed
 
-    def pending(self) -> int:
-        """How many batches of the plan were never begun, or put back."""
+    def pending(self) -> list[int]:
+        """Numbers of all batches that wait: planned and never begun, or put back."""
         state = self._writer.state
-        numbers = range(state.planned)
-        return sum(state.batch_status(number) is BatchStatus.PENDING for number in numbers)
+        numbers = {*range(state.planned), *state.pending_batches}
+        return sorted(n for n in numbers if state.batch_status(n) is BatchStatus.PENDING)
 
     def recoverable(self) -> list[int]:
         """Numbers of the failed batches that a run tries again by itself."""

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
@@ -24,14 +23,15 @@ from milepost.errors import (
 )
 from milepost.model import events as e
 from milepost.model.fold import apply, copy
+from milepost.session.arguments import check_count
 from milepost.session.batch import Batch
+from milepost.session.poison import poison_message
 from milepost.session.registry import register, unregister
 from milepost.session.roster import Roster
 from milepost.session.subscription import EVENT_BUFFER, Subscription
 from milepost.snapshots import checkpoints, retention
-from milepost.storage.host import this_process
 from milepost.storage.values import plain_value
-from milepost.types import BatchErrorType, BatchStatus, Outcome, RecoveryConfig
+from milepost.types import BatchErrorType, BatchStatus, ItemStatus, Outcome, RecoveryConfig
 from milepost.work.classify import Classifier, Verdict, classify
 
 if TYPE_CHECKING:
@@ -41,7 +41,13 @@ if TYPE_CHECKING:
     from milepost.model.consistency import Finding
     from milepost.model.state import ActiveBatch, SessionState, SessionStatistics
     from milepost.session.writer import Writer
-    from milepost.types import CheckpointType, Key
+    from milepost.types import (
+        CheckpointType,
+        Key,
+        RecoveryPriority,
+        RecoveryReason,
+        RecoveryStrategy,
+    )
 
 T = TypeVar("T")
 
@@ -85,6 +91,7 @@ class Session:
         self.name = writer.site.name
         self.is_new = writer.state.sequence == 1
         self.was_dead = writer.state.execution is not None
+        self.poisoned: list[str] = []
         register(writer.folder.root, self)
         if execute:
             self.begin_execution()
@@ -98,10 +105,12 @@ class Session:
         """Record that this process works on the session now. A second time does nothing."""
         if self._executing:
             return
-        process = this_process()
+        self.settle_death()
+        process = self._writer.settings.identify()
         self._executing = True
         with self._writer.lock:
             self._writer.ready()
+            self._set_item_cap()
             self._writer.commit(
                 e.ExecutionStarted(
                     self._writer.next_sequence,
@@ -116,6 +125,104 @@ class Session:
                     self._policy.program,
                 )
             )
+
+    def _set_item_cap(self) -> None:
+        """A run keeps detail as its own settings say; who only looks or mends changes nothing."""
+        writer = self._writer
+        cap = writer.settings.tracker.item_cap
+        if writer.state.item_cap != cap:
+            writer.commit(e.ItemCapChanged(writer.next_sequence, writer.now_ns(), e.NO_BATCH, cap))
+
+    def settle_death(self, cause: str = "") -> list[str]:
+        """Record that the run before died, if it did, and fail what it was poisoned by.
+
+        `cause` is what is known of the death. Returns what was failed, for people. On return it is
+        on the disk. A second time finds nothing to do.
+        """
+        writer = self._writer
+        with writer.lock:
+            writer.ready()
+            execution = writer.state.execution
+            if execution is not None and not self._executing:
+                here = writer.settings.identify()
+                died = e.ExecutionDied(
+                    writer.next_sequence,
+                    writer.now_ns(),
+                    e.NO_BATCH,
+                    execution.epoch,
+                    # Another boot: the power went, or the machine was started anew.
+                    is_blamed=execution.boot_id == here.boot_id,
+                    cause=cause[:MESSAGE_CHARACTERS_MAX],
+                )
+                writer.commit(died, durable=True)
+            return self._fail_poison()
+
+    def _fail_poison(self) -> list[str]:
+        """Fail what killed its process alone, as often in a row as is too often."""
+        writer = self._writer
+        limit = self._policy.recovery.max_recovery_attempts
+        failed: list[str] = []
+        for suspect in list(writer.state.suspects):
+            batch = writer.state.active_batches.get(suspect.batch)
+            if batch is None or suspect.deaths < limit:
+                continue
+            message = poison_message(suspect, batch)
+            head = (writer.next_sequence, writer.now_ns(), suspect.batch)
+            kind = BatchErrorType.UNKNOWN_ERROR
+            event: e.BatchEvent
+            if suspect.key is None:
+                event = e.BatchFailed(*head, message, kind, is_recoverable=False)
+                failed.append(f"batch {batch.batch_id!r} is failed: {message}")
+            else:
+                event = e.ItemUpdated(
+                    *head,
+                    suspect.key,
+                    ItemStatus.FAILED,
+                    None,
+                    message,
+                    kind,
+                    is_recoverable=False,
+                )
+                failed.append(
+                    f"item {suspect.key!r} of batch {batch.batch_id!r} is failed: {message}"
+                )
+            writer.commit(event, durable=True)
+        self.poisoned += failed
+        return failed
+
+    def record_recovery(
+        self,
+        reason: RecoveryReason,
+        priority: RecoveryPriority,
+        strategy: RecoveryStrategy,
+        *,
+        batches: list[int],
+        reset: list[int],
+        from_batch: int | None,
+        duration_ms: int,
+    ) -> None:
+        """Make the session ready to be carried on, as was decided; on return it is on the disk.
+
+        `batches` are failed ones that wait again, `reset` begun ones that begin anew. Errors:
+        `FoldError` for a batch that is none of these, before anything is written.
+        """
+        with self._writer.lock:
+            self._writer.ready()
+            event = e.Recovered(
+                self._writer.next_sequence,
+                self._writer.now_ns(),
+                e.NO_BATCH,
+                reason,
+                priority,
+                strategy,
+                batches,
+                reset,
+                from_batch,
+                duration_ms,
+            )
+            # The decision is the caller's; what the fold refuses must never stand in the journal.
+            apply(copy(self._writer.state), event)
+            self._writer.commit(event, durable=True)
 
     def __repr__(self) -> str:
         return f"<Session {self.name!r} in {self._writer.folder.root}>"
@@ -162,7 +269,7 @@ class Session:
     @property
     def store_path(self) -> str:
         """Absolute path of the store it is in."""
-        return os.path.dirname(os.path.dirname(self._writer.folder.root))
+        return self._writer.site.store_path
 
     @property
     def epoch(self) -> int:
@@ -315,8 +422,8 @@ class Session:
 
     def set_total_batches(self, total: int | None) -> None:
         """Say how many batches there will be, where no plan says it."""
-        if total is not None and (isinstance(total, bool) or total < 0):
-            raise ConfigurationError(f"total_batches is {total!r}; it must be 0 or more")
+        if total is not None:
+            check_count("total_batches", total, least=0)
         with self._writer.lock:
             self._writer.ready()
             if self._writer.state.total_batches != total:
@@ -485,7 +592,7 @@ class Session:
     def complete(self) -> Outcome:
         """End the work: `completed`, or `failed` if batches stand as failed.
 
-        Errors: `ValueError` while batches are begun and not ended.
+        Errors: `ValueError` while batches are begun and not ended, or wait to be begun.
         """
         with self._writer.lock:
             self._writer.ready()
@@ -498,7 +605,8 @@ class Session:
             left = self._roster.pending()
             if left:
                 raise ConfigurationError(
-                    f"{left} batches of the plan of session {self.name!r} were never begun",
+                    f"{len(left)} batches of session {self.name!r} were never begun or are put back"
+                    f" to be tried again, for example {self.batch(left[0]).key!r}",
                     hint="leave the session without complete() to carry on with them later",
                 )
             self._writer.commit(

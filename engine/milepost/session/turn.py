@@ -11,16 +11,20 @@ Source: FORMAT.md, "Leases".
 from __future__ import annotations
 
 import contextlib
+import os
 import uuid
 from typing import TYPE_CHECKING, NamedTuple
 
 from milepost.errors import FormatError, StorageError
+from milepost.session import presence
+from milepost.session.presence import Standing
+from milepost.storage import heartbeat
 from milepost.storage import lease as leases
 from milepost.storage.directory import LocalDirectory
-from milepost.storage.host import this_process
 
 if TYPE_CHECKING:
     from milepost.clock import Clock
+    from milepost.storage.host import Identify
 
 
 class Site(NamedTuple):
@@ -36,6 +40,11 @@ class Site(NamedTuple):
     folder_name: str
     name: str
 
+    @property
+    def store_path(self) -> str:
+        """Absolute path of the store it is in."""
+        return os.path.dirname(os.path.dirname(self.folder.root))
+
 
 class Turn:
     """Who may write, and until when.
@@ -47,12 +56,16 @@ class Turn:
         notice: What its user should know about where the folder comes from.
     """
 
-    def __init__(self, site: Site, clock: Clock) -> None:
+    def __init__(
+        self, site: Site, clock: Clock, identify: Identify, *, stale_after_seconds: float
+    ) -> None:
         self._site = site
         self._folder = site.folder
         self._clock = clock
+        self._identify = identify
+        self._stale_after_seconds = stale_after_seconds
         self._lock = leases.WriterLock(site.folder)
-        self._heartbeat: leases.Heartbeat | None = None
+        self._heartbeat: heartbeat.Heartbeat | None = None
         self._claimed = 0
         self.epoch = 0
         self.lineage = ""
@@ -62,6 +75,19 @@ class Turn:
     def acquire(self) -> None:
         """Take the OS lock; `AlreadyLockedError` where another process has it."""
         self._lock.acquire()
+
+    def await_predecessor(self, before: leases.Lease | None) -> None:
+        """Return once the last writer is surely gone; a copy takes a few seconds.
+
+        Errors: `AlreadyLockedError` where it is on another host and may live.
+        """
+        watcher = presence.Watcher(self._identify(), self._clock, self._stale_after_seconds)
+        found = presence.wait_until_gone(self._site, before, watcher)
+        if before is not None and found is Standing.ELSEWHERE:
+            self.notice = (
+                f"process {before.pid} on {before.host} wrote this session and was silent for"
+                f" {self._stale_after_seconds:g} s; it is taken over"
+            )
 
     def follow(self, before: leases.Lease | None) -> None:
         """Go on in the line of the last writer, or begin one where the folder is a copy."""
@@ -90,7 +116,7 @@ class Turn:
         Errors: `SupersededError` where this is a further lease of one writer and another writer was
             quicker.
         """
-        process = this_process()
+        process = self._identify()
         self._folder.make_folder("leases")
         epoch = highest + 1
         while True:
@@ -120,7 +146,7 @@ class Turn:
         if self._heartbeat is not None:
             self._heartbeat.close()
         self.epoch = epoch
-        self._heartbeat = leases.Heartbeat(self._folder, epoch, self.inode)
+        self._heartbeat = heartbeat.Heartbeat(self._folder, epoch, self.inode)
         self._claimed = 0
 
     def own_what_was_claimed(self) -> None:
@@ -139,7 +165,7 @@ class Turn:
             return False
         with contextlib.suppress(FormatError, StorageError):
             found = leases.read_lease(self._folder, epoch)
-            process = this_process()
+            process = self._identify()
             return (found.host, found.pid, found.process_started) == (
                 process.host,
                 process.pid,
@@ -157,6 +183,11 @@ class Turn:
         if self._heartbeat is not None:
             self._heartbeat.beat()
             self._heartbeat.check()
+
+    def show_end(self) -> None:
+        """Show that we end by ourselves, so that nobody waits for a sign of life."""
+        if self._heartbeat is not None:
+            self._heartbeat.end()
 
     def release(self) -> None:
         """Give the turn up; a second time does nothing."""

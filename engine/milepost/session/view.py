@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from milepost.errors import FormatError
 from milepost.model.consistency import Finding
 from milepost.model.state import SessionState
-from milepost.model.status import Judgement, judge
-from milepost.session import history
+from milepost.model.status import Judgement, Presence, judge
+from milepost.session import history, presence
 from milepost.session.registry import find
 from milepost.snapshots import manifest
 from milepost.storage import lease as leases
 
 if TYPE_CHECKING:
+    from milepost.session.presence import Watcher
     from milepost.session.turn import Site
 
 
@@ -40,24 +41,24 @@ class View(NamedTuple):
     backup_error: str
 
 
-def look(site: Site, files: history.Files) -> View:
+def look(site: Site, files: history.Files, watcher: Watcher) -> View:
     """Read and judge a session.
 
     Errors: `FormatError` where the folder holds a session of another name.
     """
     mine = find(site.folder.root)
-    is_live = mine is not None or leases.WriterLock(site.folder).held_elsewhere()
+    lease = leases.newest_lease(site.folder)
+    found = Presence.ALIVE if mine is not None else presence.look(site, lease, watcher)
     # After the look at the lock: a writer that ended in between has left its whole state.
     loaded = history.load_live(files)
     check_name_of(site, loaded)
-    lease = leases.newest_lease(site.folder)
     return View(
         state=loaded.state,
-        judgement=judge(loaded.state, is_live=is_live),
+        judgement=judge(loaded.state, found),
         findings=loaded.findings,
         is_lossy=loaded.is_lossy,
         version=loaded.base.version,
-        writer=None if lease is None else _writer_of(lease, is_live=is_live),
+        writer=_writer_of(leases.newest_lease(site.folder), found),
         backup_error=mine.backup_error if mine is not None else _backup_error(site),
     )
 
@@ -77,11 +78,13 @@ def _backup_error(site: Site) -> str:
     return found.backup if found is not None else ""
 
 
-def _writer_of(lease: leases.Lease, *, is_live: bool) -> dict[str, Any]:
+def _writer_of(lease: leases.Lease | None, found: Presence) -> dict[str, Any] | None:
+    if lease is None:
+        return None
     return {
         "host": lease.host,
         "pid": lease.pid,
         "since": datetime.fromtimestamp(lease.taken_at_ns / 1e9, UTC),
         "epoch": lease.epoch,
-        "alive": is_live,
+        "alive": found in {Presence.ALIVE, Presence.UNKNOWN},
     }

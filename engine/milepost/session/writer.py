@@ -46,6 +46,8 @@ from milepost.session.view import check_name_of
 from milepost.snapshots import checkpoints, retention, segments, versions
 from milepost.storage import lease as leases
 from milepost.storage.directory import LocalDirectory
+from milepost.storage.host import Identify, this_process
+from milepost.storage.location import command
 from milepost.storage.values import encode_value
 from milepost.types import Durability, StoreConfig, TrackerConfig
 
@@ -71,6 +73,8 @@ class Settings(NamedTuple):
         store: How it is kept.
         backup_root: Where backups of all sessions go; `None` for none.
         clock: Time.
+        identify: Says who this process is.
+        stale_after_seconds: Silence of a writer on another host until it counts as gone.
     """
 
     durability: Durability = "process"
@@ -78,6 +82,8 @@ class Settings(NamedTuple):
     store: StoreConfig = StoreConfig()
     backup_root: LocalDirectory | None = None
     clock: Clock = SystemClock()
+    identify: Identify = this_process
+    stale_after_seconds: float = 60.0
 
 
 class Writer:
@@ -90,7 +96,12 @@ class Writer:
         self.lock = threading.RLock()
         self.snapshot_error = ""
         self.findings: list[Finding] = []
-        self.turn = Turn(site, settings.clock)
+        self.turn = Turn(
+            site,
+            settings.clock,
+            settings.identify,
+            stale_after_seconds=settings.stale_after_seconds,
+        )
         self.archive = Archive(
             site, self.turn, settings.store, settings.backup_root, settings.clock
         )
@@ -109,21 +120,23 @@ class Writer:
 
     # Opening.
 
-    def open(self, *, accept_loss: bool = False) -> None:
-        """Take the turn.
+    def open(self, *, accept_loss: bool = False, take_over: bool = False) -> None:
+        """Take the turn; with `take_over` without waiting for a writer that may be elsewhere.
 
         Errors: `AlreadyLockedError`; `DamagedError` where acknowledged work is missing and that is
             not accepted; `UnsupportedVersionError` for a newer milepost's session.
         """
         self.turn.acquire()
         try:
-            self._take_turn(accept_loss=accept_loss)
+            self._take_turn(accept_loss=accept_loss, take_over=take_over)
         except BaseException:
             self.turn.release()
             raise
 
-    def _take_turn(self, *, accept_loss: bool) -> None:
+    def _take_turn(self, *, accept_loss: bool, take_over: bool) -> None:
         before = leases.newest_lease(self._folder, session=self.site.name)
+        if not take_over:
+            self.turn.await_predecessor(before)
         self.turn.follow(before)
         files = self.archive.files(before)
         uid = before.session_uid if before else history.load(files).state.uid
@@ -136,18 +149,12 @@ class Writer:
         loaded = history.load(files)
         check_name_of(self.site, loaded)
         if loaded.is_lossy and not accept_loss:
-            raise damaged(self.site.name, loaded)
+            raise damaged(self.site, loaded)
         self._adopt(loaded)
         self._sweep()
         if self.state.sequence > self.archive.latest.sequence or loaded.from_backup:
             self._save()
             self.archive.write_manifest(self.state)
-        if self.state.item_cap != self.settings.tracker.item_cap:
-            self.commit(
-                ItemCapChanged(
-                    self.next_sequence, self._now_ns(), NO_BATCH, self.settings.tracker.item_cap
-                )
-            )
         self._keeper = Keeper(self)
         self._keeper.start()
 
@@ -350,7 +357,7 @@ class Writer:
             self.archive.files(leases.newest_lease(self._folder, session=self.site.name))
         )
         if loaded.is_lossy or loaded.state.sequence < self.state.sequence:
-            raise damaged(self.site.name, loaded)
+            raise damaged(self.site, loaded)
         self.turn.take(max(self.turn.epoch, loaded.epoch), self.state.uid)
         self._adopt(loaded)
         if self.state.sequence > self.archive.latest.sequence:
@@ -498,9 +505,12 @@ class Writer:
     def back_up(self) -> None:
         """Copy the newest snapshot, if it has no second copy; a failure is told, not raised."""
         with self.lock:
-            task = self.archive.next_backup(self.state)
-        if task is not None and self.archive.copy(task):
-            with self.lock:
+            task = self.archive.next_backup()
+        if task is None:
+            return
+        problem = self.archive.copy(task)
+        with self.lock:
+            if self.archive.note_copy(task, problem):
                 self.archive.write_manifest(self.state)
 
     def let_go(self, decision: retention.Decision) -> int:
@@ -561,6 +571,7 @@ class Writer:
             self.back_up()
             if failure is None and self._failure is None:
                 self.archive.keep_house(self.state)
+            self.turn.show_end()
         finally:
             self._let_everything_go()
         if failure is not None:
@@ -604,14 +615,15 @@ class Writer:
         self.turn.close_after_fork()
 
 
-def damaged(name: str, loaded: history.Loaded) -> DamagedError:
+def damaged(site: Site, loaded: history.Loaded) -> DamagedError:
     """The refusal to write a session of which acknowledged work is missing."""
     lost = [finding for finding in loaded.findings if finding.is_error]
     reasons = "; ".join(finding.message for finding in lost[:3])
     return DamagedError(
-        f"session {name!r} is damaged: {reasons}",
+        f"session {site.name!r} is damaged: {reasons}",
         path=lost[0].path if lost else None,
         findings=loaded.findings,
         hint="put the file back from another copy, or accept the loss and go on from what is sure"
-        f" (milepost show {name!r}) with: milepost restore {name!r}",
+        f" ({command(site.store_path, 'show', site.name)}) with:"
+        f" {command(site.store_path, 'restore', site.name)}",
     )

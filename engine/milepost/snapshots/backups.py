@@ -38,11 +38,19 @@ def copy_version(
     Errors: `StorageError` where the target cannot be written; `FormatError` where the source is
         damaged, and then nothing of it is copied.
     """
+    _sweep(target)
     for path in needs:
         _copy(source, target, path)
     versions.read_info(source, name)  # one that was swapped is not copied under a wrong name
     _copy(source, target, name.path)
     _prune(target, keep_last)
+
+
+def _sweep(target: LocalDirectory) -> None:
+    """Remove what crashed copies left; only the session's one writer copies here."""
+    for folder in (versions.FOLDER, segments.FOLDER, checkpoints.FOLDER):
+        for name in target.temporaries(folder):
+            target.remove(f"{folder}/{name}")
 
 
 def _copy(source: LocalDirectory, target: LocalDirectory, path: str) -> None:

@@ -13,8 +13,16 @@ import subprocess
 import sys
 import time
 from functools import cache
+from typing import TYPE_CHECKING, TypeAlias
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+Identify: TypeAlias = "Callable[[], HostIdentity]"
+"""Says who the calling process is; replaced in tests that play two hosts."""
 
 
 class HostIdentity(msgspec.Struct, frozen=True, kw_only=True):

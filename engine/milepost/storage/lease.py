@@ -1,12 +1,10 @@
-"""Who writes a session: the OS lock, the numbered lease, the heartbeat.
+"""Who writes a session: the OS lock and the numbered lease.
 
 - On one boot of one host the OS lock alone says who lives: it ends with its process, however that
   ends. The lock file is never deleted, and a lock on a file that is no longer under its name counts
   for nothing.
 - An epoch is taken by creating `leases/<epoch>.json` where no such file was: exactly one writer
   can, also where locks do not work. The file is immutable and carries its own checksum.
-- `leases/<epoch>.beat` holds a counter that the writer raises; nothing is ever built on it.
-
 Source: FORMAT.md, "Leases".
 """
 
@@ -28,7 +26,6 @@ from milepost.errors import (
     ChecksumMismatchError,
     FormatError,
     StorageError,
-    SupersededError,
     UnsupportedVersionError,
 )
 
@@ -36,7 +33,7 @@ if sys.platform != "win32":
     import fcntl
 
 if TYPE_CHECKING:
-    from milepost.storage.directory import AppendedFile, LocalDirectory
+    from milepost.storage.directory import LocalDirectory
 
 LOCK_NAME: Final = "writer.lock"
 LEASE_BYTES_MAX: Final = 1 << 16
@@ -235,55 +232,3 @@ def _locked_by_somebody(path: str) -> bool:
     finally:
         os.close(descriptor)  # and with it the lock, if it was given
     return False
-
-
-class Heartbeat:
-    """The counter beside the lease, and the look whether the turn is still ours."""
-
-    def __init__(self, folder: LocalDirectory, epoch: int, inode: int) -> None:
-        self._folder = folder
-        self._epoch = epoch
-        self._inode = inode
-        self._next_lease = folder.full(lease_path(epoch + 1))
-        self._count = 0
-        self._file: AppendedFile | None = None
-
-    def beat(self) -> None:
-        """Raise the counter; a disk that refuses is told by the journal, not here."""
-        self._count += 1
-        with suppress(StorageError):
-            if self._file is None:
-                self._file = self._folder.create(f"leases/{self._epoch}.beat")
-            self._file.overwrite(f"{self._count:>19}\n".encode())
-
-    def check(self) -> None:
-        """Raise if another writer took over, or if the folder is not where it was.
-
-        Errors: `SupersededError`; `StorageError` for a moved or deleted folder.
-        """
-        # A successor takes exactly one more than the highest number in use, so one look is enough.
-        if os.path.exists(self._next_lease):
-            lease = newest_lease(self._folder)
-            who = f"process {lease.pid} on {lease.host}" if lease else "another process"
-            raise SupersededError(
-                f"{who} took this session over in epoch {self._epoch + 1}",
-                hint="what was acknowledged before is kept; run the command again",
-            )
-        status = self._folder.stat()
-        if status is None or status.inode != self._inode:
-            raise StorageError(
-                f"the session's folder is no longer at {self._folder.root}",
-                operation="stat",
-                path=self._folder.root,
-                hint="put it back, or run again where it is now",
-            )
-
-    def close(self) -> None:
-        """Close the beat file; the counter stays as a last sign of life."""
-        if self._file is not None:
-            self._file.close()
-
-    def close_after_fork(self) -> None:
-        """Close the child's descriptor."""
-        if self._file is not None:
-            self._file.close_after_fork()

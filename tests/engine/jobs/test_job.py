@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import milepost
 from milepost import Backoff, Batch, Job, Outcome, SessionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
 AT_ONCE = Backoff(first_seconds=0.0)
@@ -285,11 +286,70 @@ def test_an_empty_plan_completes_and_is_not_asked_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"workers": 0}, {"attempts": 0}, {"workers": True}, {"plan": "melted"}]
+    "options",
+    [
+        {"workers": 0},
+        {"attempts": 0},
+        {"workers": True},
+        {"total": -1},
+        {"plan": "melted"},
+        {"when_complete": "again"},
+    ],
 )
 def test_options_that_cannot_be(tmp_path: Path, options: dict[str, Any]) -> None:
     with pytest.raises(milepost.ConfigurationError):
-        make(lambda _: None, tmp_path, **options)
+        make(lambda _: None, tmp_path / "s", **options)
+    with pytest.raises(milepost.ConfigurationError):
+        run(make(lambda _: None, tmp_path / "s"), **options)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("options", [{"batches": None}, {"batches": 5}, {"key": "id"}])
+def test_arguments_of_a_wrong_kind_are_refused_at_once(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    with pytest.raises(TypeError, match=f"{next(iter(options))}.* not "):
+        make(lambda _: None, tmp_path / "s", **options)
+
+
+def test_a_function_that_lists_no_batches_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"what a function for them returns.* not None"):
+        run(make(lambda _: None, tmp_path, batches=lambda: None))
+    assert run(make(lambda _: None, tmp_path)).completed == 3
+
+
+def test_the_total_is_known_while_the_batches_are_still_listed(tmp_path: Path) -> None:
+    seen: list[int | None] = []
+
+    def regions() -> Any:
+        for key in "ab":
+            seen.append(milepost.Store(tmp_path).load_progress("work").total_batches)
+            yield key
+
+    assert run(make(lambda _: None, tmp_path, batches=regions, total=5)).completed == 2
+    assert seen == [5, 5]
+    assert view(tmp_path).state.total_batches == 2  # the plan knows better
+    assert run(make(lambda _: None, tmp_path, batches=regions), total=9).did_nothing
+    assert view(tmp_path).state.total_batches == 2
+
+
+def test_the_decorator_says_what_is_shown_unless_the_run_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown: list[str] = []
+
+    @contextlib.contextmanager
+    def show(session: milepost.Session) -> Generator[None]:
+        shown.append(session.name)
+        yield
+
+    job = make(lambda _: None, tmp_path, progress=show)
+    job.run()
+    assert shown == ["work"]
+    assert "NEW" in capsys.readouterr().err
+    run(job, when_complete="restart")
+    assert shown == ["work"]
+    assert capsys.readouterr().err == ""
 
 
 def test_workers_really_run_at_once_and_each_batch_once(tmp_path: Path) -> None:
@@ -390,6 +450,24 @@ def test_a_signal_lets_every_worker_finish_its_item(
     subprocess.run([sys.executable, str(program)], cwd=tmp_path, check=True, timeout=60)
     done = log.read_text().split()
     assert len(done) == len(set(done)) == 160
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_body_that_exits_ends_the_run_and_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], workers: int
+) -> None:
+    def work(batch: Batch) -> None:
+        if batch.key == "b":
+            sys.exit(3)
+
+    with pytest.raises(SystemExit) as caught:
+        make(work, tmp_path, workers=workers).run()
+    assert caught.value.code == 3
+    assert "batch 'b' called for the end of the program: SystemExit(3)" in capsys.readouterr().err
+    found = view(tmp_path)
+    assert found.judgement.status is SessionStatus.INTERRUPTED
+    assert [each.batch_id for each in found.state.active_batches.values()] == ["b"]
+    assert run(make(lambda _: None, tmp_path)).completed == 3
 
 
 def test_a_worker_that_does_not_end_is_left_behind(tmp_path: Path) -> None:

@@ -57,6 +57,22 @@ def test_an_exception_leaves_the_item_in_hand_unacknowledged(tmp_path: Path) -> 
     assert run_all(tmp_path / "s", "abcd") == ["c", "d"]
 
 
+def test_an_exit_in_the_body_names_the_item_in_hand(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        """
+        import sys, milepost
+        for item in milepost.resume("abcd", "crawl", store="s"):
+            if item == "c":
+                sys.exit(4)
+        """,
+    )
+    assert done.returncode == 4
+    assert "item 'c' in hand" in done.stderr
+    assert status(tmp_path / "s") is SessionStatus.INTERRUPTED
+    assert run_all(tmp_path / "s", "abcd") == ["c", "d"]
+
+
 def test_break_stops_and_the_rerun_starts_with_the_item_in_hand(tmp_path: Path) -> None:
     for item in milepost.resume("abcd", "crawl", store=tmp_path / "s", progress=False):
         if item == "b":
@@ -213,6 +229,19 @@ def test_new_keys_run_and_vanished_ones_are_reported(
     assert "1 key of earlier runs no longer in the source" in capsys.readouterr().err
 
 
+def test_failed_items_put_back_and_gone_from_the_source_do_not_keep_the_loop_from_its_end(
+    tmp_path: Path,
+) -> None:
+    with contextlib.suppress(TimeoutError):
+        fail_on_b(tmp_path / "s", [])
+    run_all(tmp_path / "s", "ac")
+    store = milepost.Store(tmp_path / "s")
+    assert store.retry("crawl").items == 1
+    assert run_all(tmp_path / "s", "ac") == []
+    assert status(tmp_path / "s") is SessionStatus.COMPLETED
+    assert store.load_progress("crawl").pending_batches == {}
+
+
 def test_one_and_the_text_one_are_two_keys(tmp_path: Path) -> None:
     assert run_all(tmp_path / "s", [1, "1", 2]) == [1, "1", 2]
 
@@ -225,6 +254,31 @@ def test_an_item_that_is_no_key_is_a_type_error_before_any_work(tmp_path: Path, 
             done.append(item)
     assert done == []
     assert any("key=" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.parametrize(
+    ("source", "options"),
+    [(5, {}), (None, {}), (str.upper, {}), (["a"], {"key": "id"}), (["a"], {"total": -1})],
+)
+def test_arguments_that_cannot_be_leave_nothing_in_the_store(
+    tmp_path: Path, source: Any, options: dict[str, Any]
+) -> None:
+    with pytest.raises((TypeError, ValueError), match=r" not | must be "):
+        milepost.resume(source, "crawl", store=tmp_path / "s", **options)
+    assert not (tmp_path / "s").exists()
+
+
+class OldSequence:
+    """What could be looped over before there was `__iter__`."""
+
+    def __getitem__(self, index: int) -> str:
+        return "ab"[index]
+
+
+def test_everything_a_for_loop_takes_is_a_source(tmp_path: Path) -> None:
+    for name, source in {"1": "ab", "2": iter("ab"), "3": dict.fromkeys("ab")}.items():
+        assert run_all(tmp_path / name, source) == ["a", "b"]
+    assert run_all(tmp_path / "4", OldSequence()) == ["a", "b"]
 
 
 def test_a_key_function(tmp_path: Path) -> None:
@@ -333,6 +387,23 @@ def test_pools_that_pull_ahead_are_refused(tmp_path: Path, how: str) -> None:
             list(getattr(pool, how)(str.upper, items))
         items.close()
     assert run_all(tmp_path / "s", "abc") == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("how", ["map", "imap", "imap_unordered"])
+def test_pools_of_processes_end_with_the_refusal_and_do_not_hang(tmp_path: Path, how: str) -> None:
+    done = run_script(
+        tmp_path,
+        f"""
+        import multiprocessing, milepost
+        if __name__ == "__main__":
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                for _ in pool.{how}(abs, milepost.resume(range(10), "crawl", store="s")):
+                    raise AssertionError("nothing may come")
+        """,
+    )
+    assert done.returncode == 1
+    assert "ConsumerError" in done.stderr
+    assert not (tmp_path / "s").exists()
 
 
 def test_consumers_that_pull_one_by_one_are_fine(tmp_path: Path) -> None:

@@ -104,6 +104,20 @@ def test_the_chain_value_is_what_the_next_record_is_chained_to() -> None:
     assert journal.read(journal.data + framed).last == 5
 
 
+def test_a_successor_may_have_gone_on_behind_the_last_event_and_each_mark_after_it() -> None:
+    journal = Journal().add(*totals(2, 4)).mark(4).add(*totals(5, 6))
+    event, chain = len(journal.data), journal.read().chain
+    assert journal.read().ends == {event: chain}
+    journal.mark(5).mark(6)
+    *_, first, second = journal.ends
+    found = journal.read()
+    assert list(found.ends) == [event, first, second]
+    assert found.ends[event] == chain
+    assert found.ends[second] == found.chain
+    assert journal.add(*totals(7, 7)).read(through=6).ends == found.ends
+    assert list(journal.read().ends) == [journal.ends[-1]]
+
+
 # Cuts.
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from milepost.model import fold
 from milepost.model.consistency import check
 from milepost.model.estimate import progress, remaining_ns
-from milepost.model.status import SessionStatus, judge
+from milepost.model.status import Presence, SessionStatus, judge
 from milepost.types import BatchStatus, ItemStatus, Outcome
 from support.histories import SECOND_NS, Story
 
@@ -101,7 +101,7 @@ def test_a_failed_batch_is_consistent_and_the_session_ends_and_is_not_stale() ->
     story.stop(Outcome.FAILED)
     assert check(story.state) == []
     assert story.state.outcome is Outcome.FAILED
-    assert judge(story.state, is_live=False).status is SessionStatus.FAILED
+    assert judge(story.state, Presence.GONE).status is SessionStatus.FAILED
     assert progress(story.state) == 1.0
 
 
@@ -176,4 +176,4 @@ def test_a_young_session_with_little_progress_is_one_to_carry_on() -> None:
     story.plan(1_000)
     story.start(0)
     story.item(None, ItemStatus.PENDING, taken="a")
-    assert judge(story.state, is_live=False).status is SessionStatus.INTERRUPTED
+    assert judge(story.state, Presence.GONE).status is SessionStatus.INTERRUPTED

@@ -6,24 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from milepost.model.status import Judgement, SessionStatus, judge
+from milepost.model.status import Judgement, Presence, SessionStatus, judge
 from milepost.types import ItemStatus, Outcome, SessionKind
 from support.histories import History, Story, folded, histories
 
 
-def status(story: Story, *, is_live: bool = False) -> SessionStatus:
-    return judge(story.state, is_live=is_live).status
+def status(story: Story, *, presence: Presence = Presence.GONE) -> SessionStatus:
+    return judge(story.state, presence).status
 
 
-@given(history=histories(), is_live=st.booleans())
-def test_every_state_has_a_status_and_a_reason(history: History, *, is_live: bool) -> None:
-    judgement = judge(folded(history.events), is_live=is_live)
+@given(history=histories(), presence=st.sampled_from(Presence))
+def test_every_state_has_a_status_and_a_reason(history: History, *, presence: Presence) -> None:
+    judgement = judge(folded(history.events), presence)
     assert judgement.reason
-    assert (judgement.status is SessionStatus.RUNNING) == is_live
+    assert (judgement.status is SessionStatus.RUNNING) == (
+        presence in {Presence.ALIVE, Presence.UNKNOWN}
+    )
 
 
 def test_never_run() -> None:
-    assert judge(Story().state, is_live=False) == Judgement(
+    assert judge(Story().state, Presence.GONE) == Judgement(
         SessionStatus.PENDING, "it was never run"
     )
 
@@ -31,7 +33,7 @@ def test_never_run() -> None:
 def test_running_while_its_lock_is_held() -> None:
     story = Story()
     story.run()
-    assert status(story, is_live=True) is SessionStatus.RUNNING
+    assert status(story, presence=Presence.ALIVE) is SessionStatus.RUNNING
 
 
 def test_death_is_told_by_the_end_that_is_missing() -> None:
@@ -39,9 +41,9 @@ def test_death_is_told_by_the_end_that_is_missing() -> None:
     story.run()
     story.start()
     story.item(None, ItemStatus.PENDING, taken="a")
-    judgement = judge(story.state, is_live=False)
+    judgement = judge(story.state, Presence.GONE)
     assert judgement.status is SessionStatus.INTERRUPTED
-    assert "process 4711 on laptop died" in judgement.reason
+    assert "process 4711 on laptop ended and could not record it" in judgement.reason
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_an_interruption_says_what_it_was() -> None:
     story = Story()
     story.run()
     story.stop(Outcome.INTERRUPTED, "ValueError: no")
-    assert judge(story.state, is_live=False).reason == "ValueError: no"
+    assert judge(story.state, Presence.GONE).reason == "ValueError: no"
 
 
 def test_an_ended_session_is_completed_or_failed_whatever_became_of_its_process() -> None:
@@ -82,7 +84,7 @@ def test_an_ended_session_is_completed_or_failed_whatever_became_of_its_process(
     story.give_up()
     story.complete()
     story.stop(Outcome.FAILED)
-    judgement = judge(story.state, is_live=False)
+    judgement = judge(story.state, Presence.GONE)
     assert judgement.status is SessionStatus.FAILED
     assert judgement.reason.startswith("1 ")
 

@@ -117,9 +117,9 @@ def test_a_journal_with_a_damaged_header(folder: LocalDirectory) -> None:
 
 
 def test_json_files_and_strangers() -> None:
-    assert list(contents.of(b'{"a":1}', "manifest.json")) == [{"a": 1}]
+    assert list(contents.of(b'{"manifest":1}', "manifest.json")) == [{"manifest": 1}]
     with pytest.raises(FormatError):
-        list(contents.of(b'{"a":', "manifest.json"))
+        list(contents.of(b'{"manifest":', "manifest.json"))
     for stranger in (b"", b"hello", b"\x28\xb5\x2f\xfd", b"\x7fELF"):
         with pytest.raises(NotAMilepostFileError):
             list(contents.of(stranger, "x"))

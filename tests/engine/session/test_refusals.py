@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import milepost
-from milepost import BatchMetrics, ItemStatus, Store, StoreConfig
+from milepost import BatchMetrics, ItemStatus, SessionStatus, Store, StoreConfig
 from milepost.model.events import BatchCompleted
+from milepost.session.session import Policy, Session
+from milepost.session.turn import Site
+from milepost.session.writer import Settings, Writer
 from milepost.storage.directory import LocalDirectory
 from milepost.storage.syscalls import OperatingSystem
 
@@ -82,6 +85,20 @@ def test_a_session_with_batches_never_begun_is_not_completed(tmp_path: Path) -> 
         session.batch(1).complete()
         with pytest.raises(milepost.ConfigurationError, match="never begun"):
             session.complete()
+
+
+def test_a_session_with_a_batch_put_back_is_not_completed(tmp_path: Path) -> None:
+    store = Store(tmp_path / "s")
+    with store.session("places") as session:
+        session.start_batch("by hand").fail("no")
+        session.complete()
+        store.retry("places")
+        with pytest.raises(milepost.ConfigurationError, match=r"put back .*'by hand'"):
+            session.complete()
+    assert store.view("places").judgement.status is not SessionStatus.COMPLETED
+    with store.session("places") as session:
+        session.start_batch("by hand").complete()
+        assert session.complete() is milepost.Outcome.COMPLETED
 
 
 def nothing(batch: milepost.Batch) -> None:
@@ -164,6 +181,33 @@ def test_a_failed_backup_is_no_second_copy_and_is_tried_again(tmp_path: Path) ->
     store.save_state("settings", 4)
     assert len(store.versions("settings")) == 1
     assert list(blocked.rglob("*.zst"))
+
+
+def test_a_backup_is_of_what_its_snapshot_needs_whatever_came_after_it(tmp_path: Path) -> None:
+    site = Site(LocalDirectory(str(tmp_path / "s/sessions/places")), "places", "places")
+    store = Store(tmp_path / "s")
+    store.session("places", execute=False).close()
+    backup_root = LocalDirectory(str(tmp_path / "other disk"))
+    writer = Writer(site, Settings(backup_root=backup_root))
+    writer.open()
+    with Session(writer, Policy(), execute=False) as session:
+        with writer.lock:  # the keeper copies later
+            session.ensure_plan(["a", "b"])
+            session.save_checkpoint(milepost.CheckpointType.BATCH_START, {"page": 7})
+            version = session.snapshot()
+            needs = [part.path for part in session.state.plan]
+            session.restart()
+            writer.back_up()
+        (copy,) = (tmp_path / "other disk").glob("*/places")
+        assert needs
+        for path in needs:
+            assert (copy / path).exists()
+        assert list((copy / "snapshots").glob(f"{version}.*"))
+    for path in needs:
+        (tmp_path / "s/sessions/places" / path).unlink()
+    again = Store(tmp_path / "s", config=StoreConfig(backup_path=str(tmp_path / "other disk")))
+    again.restore("places", version)
+    assert [each.key for each in again.plan("places")] == ["a", "b"]
 
 
 def test_an_event_that_cannot_have_happened_is_left_behind(tmp_path: Path) -> None:

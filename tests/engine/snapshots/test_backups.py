@@ -131,6 +131,16 @@ def test_a_backup_is_the_same_files_with_the_same_bytes(
     assert versions.read(target, info.name)[1].sequence == info.sequence
 
 
+def test_what_crashed_copies_left_is_removed(original: Original, target: LocalDirectory) -> None:
+    original.plan("a")
+    original.back_up(target, original.snapshot())
+    for folder in ("snapshots", "segments"):
+        with open(target.full(f"{folder}/.1.2.3.zst.0a1b2c3d.tmp"), "wb") as file:
+            file.write(b"half")
+    original.back_up(target, original.snapshot())
+    assert target.temporaries("snapshots") == target.temporaries("segments") == []
+
+
 def test_a_backup_is_a_copy_and_no_link(original: Original, target: LocalDirectory) -> None:
     info = original.snapshot()
     original.back_up(target, info)

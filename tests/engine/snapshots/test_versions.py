@@ -209,11 +209,11 @@ def craft(folder: LocalDirectory, body: Any, *, sequence: int = 7, **fields: Any
 
 @pytest.mark.parametrize("field", ["schema_version", "fold_version"])
 def test_a_newer_schema_or_fold_is_refused_by_name(folder: LocalDirectory, field: str) -> None:
-    name = craft(folder, SessionState("crawl", UID, 7), **{field: 2})
+    name = craft(folder, SessionState("crawl", UID, 7), **{field: 3})
     for look in (versions.read, versions.read_info):
         with pytest.raises(UnsupportedVersionError) as caught:
             look(folder, name)
-        assert (caught.value.found, caught.value.supported) == (2, 1)
+        assert (caught.value.found, caught.value.supported) == (3, 2)
         assert caught.value.path == name.path
 
 

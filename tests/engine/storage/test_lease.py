@@ -26,10 +26,10 @@ from milepost.errors import (
     UnsupportedVersionError,
 )
 from milepost.storage.directory import LocalDirectory
+from milepost.storage.heartbeat import Heartbeat
 from milepost.storage.lease import (
     LEASE_BYTES_MAX,
     LOCK_NAME,
-    Heartbeat,
     Lease,
     WriterLock,
     decode_lease,

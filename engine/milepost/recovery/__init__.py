@@ -1,0 +1,1 @@
+"""Recovery: dead work is found, judged and carried on."""
