@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all lint check crash format bench clean
+.PHONY: demo test test-all lint check crash format bench bench-recovery clean
 
 # What runs: the package, in place, and nothing else.
 $(VENV)/.runs: pyproject.toml
@@ -39,7 +39,8 @@ check: lint test
 # The long form of the kill, power-cut and interruption tests, with examples of their own each time.
 crash: $(VENV)/.checks
 	MILEPOST_TEST_KILLS=200 MILEPOST_TEST_WALKS=400 MILEPOST_TEST_CUTS=300 MILEPOST_TEST_FLIPS=300 \
-		MILEPOST_TEST_FILE_CUTS=150 MILEPOST_TEST_PLACES=2000 \
+		MILEPOST_TEST_FILE_CUTS=150 MILEPOST_TEST_PLACES=2000 MILEPOST_TEST_ROUNDS=200 MILEPOST_TEST_ROUND_BATCHES=50 \
+		MILEPOST_TEST_RACES=100 MILEPOST_TEST_STARTS=600 MILEPOST_TEST_COPIES=25 \
 		$(BIN)/python -m pytest tests/faults tests/format/test_damage.py \
 		--hypothesis-profile=campaign $(ARGS)
 
@@ -49,6 +50,10 @@ format: $(VENV)/.checks
 
 bench: $(VENV)/.runs
 	$(BIN)/python tests/bench/bench.py
+
+# What a watcher costs, and how long work lies still after a death.
+bench-recovery: $(VENV)/.runs
+	$(BIN)/python tests/bench/watching.py
 
 clean:
 	rm -rf $(VENV) .venv-3.* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .milepost

@@ -39,6 +39,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Run in the background of a shell, we would hand this on to programs that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# The user's own settings are none of a test's business.
+for _name in [name for name in os.environ if name.startswith("MILEPOST_")]:
+    if not _name.startswith("MILEPOST_TEST_"):
+        del os.environ[_name]
+
 _DESCRIPTORS = "/proc/self/fd"
 _GRACE_SECONDS = 3.0
 

@@ -26,12 +26,12 @@ def session(
 
     Keys: `store`, `name`, `kind`, `status`, `reason`, `version`, `sequence`, `created_at`,
     `updated_at`, `ended_at`, `restarts`, `progress`, `total_batches`, `batches`, `items`,
-    `in_flight`, `last_error`, `writer`, `backup_error`, `eta`, `statistics`, `executions`,
-    `checkpoints`, `data`, `damaged`, `findings`, `next_command`. `progress` is the share that is
-    finished, well or not.
+    `in_flight`, `suspects`, `recovery`, `last_error`, `writer`, `unlock_command`, `backup_error`,
+    `eta`, `statistics`, `executions`, `checkpoints`, `data`, `damaged`, `findings`,
+    `next_command`. `progress` is the share that is finished, well or not.
     """
     state = view.state
-    findings = [*view.findings, *milepost.check(state)]
+    findings = [*view.findings, *milepost.check(state), *store.disagreements(state.session_id)]
     return {
         "store": store.path,
         "name": state.session_id,
@@ -46,8 +46,11 @@ def session(
         "restarts": state.restarts,
         **counts(state),
         "in_flight": in_flight(state),
+        "suspects": suspects(view),
+        "recovery": recovery(state),
         "last_error": last_error(state),
-        "writer": _writer(view.writer),
+        "writer": writer(view.writer),
+        "unlock_command": _unlock(view, store_option=store_option),
         "backup_error": view.backup_error or None,
         "eta": _eta(view),
         "statistics": _statistics(state),
@@ -56,7 +59,7 @@ def session(
         "data": state.data,
         "damaged": is_damaged(view),
         "findings": [milepost.plain(each) for each in findings],
-        "next_command": next_command(view, store_option=store_option),
+        "next_command": next_command(store, view, store_option=store_option),
     }
 
 
@@ -78,7 +81,7 @@ def damage(name: str, view: milepost.View, *, store_option: str | None) -> milep
     wrong = [each for each in findings if each.is_error]
     if view.is_lossy:
         what = "is damaged, and acknowledged work is missing"
-        accept = next_command(view, store_option=store_option)
+        accept = command("restore", name, store_option=store_option)
         hint = f"put the file back from another copy, or accept the loss with: {accept}"
     else:
         what = "has damaged files, but nothing that was acknowledged is missing"
@@ -112,7 +115,7 @@ def batch_key(state: milepost.SessionState, number: int) -> str:
 
 
 def in_flight(state: milepost.SessionState) -> list[dict[str, Any]]:
-    """The items in hand: now, or when the last run died or was stopped."""
+    """The items in hand: now, or when the last run ended without finishing them."""
     found = [
         _in_hand(batch.batch_id, number, item.item_id, iso(item.start_time))
         for number, batch in sorted(state.active_batches.items())
@@ -120,7 +123,7 @@ def in_flight(state: milepost.SessionState) -> list[dict[str, Any]]:
         if item.status is milepost.ItemStatus.PROCESSING
     ]
     latest = state.executions[-1] if state.executions else None
-    if found or latest is None or latest.outcome is None or state.outcome is not None:
+    if found or latest is None or latest.ended_ns is None or state.outcome is not None:
         return found
     return [
         _in_hand(batch_key(state, number), number, key, None) for number, key in latest.in_flight
@@ -129,6 +132,34 @@ def in_flight(state: milepost.SessionState) -> list[dict[str, Any]]:
 
 def _in_hand(batch: str, number: int, item: milepost.Key, started_at: str | None) -> dict[str, Any]:
     return {"batch": batch, "batch_number": number, "item": item, "started_at": started_at}
+
+
+def suspects(view: milepost.View) -> list[dict[str, Any]]:
+    """What was in hand at deaths and has not ended since, with the deaths it was alone at."""
+    return [
+        {
+            "batch": batch_key(view.state, each.batch),
+            "batch_number": each.batch,
+            "item": each.key,
+            "deaths": each.deaths,
+            "last_death": each.last_death or None,
+        }
+        for each in view.suspects
+    ]
+
+
+def recovery(state: milepost.SessionState) -> dict[str, Any] | None:
+    """The latest recovery: when, why and how."""
+    mark = state.recovery
+    if mark is None:
+        return None
+    return {
+        "at": iso(mark.recovered_at),
+        "sequence": mark.sequence,
+        "reason": milepost.label(mark.reason),
+        "priority": milepost.label(mark.priority),
+        "strategy": milepost.label(mark.strategy),
+    }
 
 
 def last_error(state: milepost.SessionState) -> dict[str, Any] | None:
@@ -192,8 +223,16 @@ def _error(
 # Who, how fast, until when.
 
 
-def _writer(writer: dict[str, Any] | None) -> dict[str, Any] | None:
-    return None if writer is None else {**writer, "since": iso(writer["since"])}
+def writer(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Who wrote it last, or writes it now."""
+    return None if found is None else {**found, "since": iso(found["since"])}
+
+
+def _unlock(view: milepost.View, *, store_option: str | None) -> str | None:
+    """The command for somebody who knows that a writer on another host is gone."""
+    if view.writer is None or view.writer["presence"] != milepost.Presence.UNKNOWN.value:
+        return None
+    return command("unlock", view.state.session_id, store_option=store_option)
 
 
 def _eta(view: milepost.View) -> dict[str, Any] | None:
@@ -410,23 +449,35 @@ def _failed_items(batch: milepost.ActiveBatch) -> list[dict[str, Any]]:
 # What to do next.
 
 
-def next_command(view: milepost.View, *, store_option: str | None) -> str | None:
-    """The command that carries the session on; `None` where nothing is to be done or known."""
+def next_command(
+    store: milepost.Store, view: milepost.View, *, store_option: str | None
+) -> str | None:
+    """The command that carries the session on; `None` where nothing is to be done or known.
+
+    A living one is left to its writer, also where that is on another host: who knows better types
+    `unlock`. One that does not add up is put back to where it was last saved.
+    """
     state, status = view.state, view.judgement.status
     name = state.session_id
+    if status is milepost.SessionStatus.RUNNING or state.kind is milepost.SessionKind.DATA:
+        return None
     if view.is_lossy:
         return command("restore", name, store_option=store_option)
-    done = {milepost.SessionStatus.COMPLETED, milepost.SessionStatus.RUNNING}
-    if status in done or state.kind is milepost.SessionKind.DATA:
+    if status is milepost.SessionStatus.COMPLETED:
         return None
-    if status is milepost.SessionStatus.FAILED and not _tried_again(state):
+    if status is milepost.SessionStatus.FAILED and not _tried_again(store, state):
         return command("retry", name, store_option=store_option)
-    return run_again(state, store_option=store_option)
+    if any(each.is_error for each in milepost.check(state)):
+        return command("restore", name, str(view.version), store_option=store_option)
+    again = run_again(state, store_option=store_option)
+    if again is None and status is milepost.SessionStatus.STALE:
+        return command("recover", "--session", name, store_option=store_option)
+    return again
 
 
-def _tried_again(state: milepost.SessionState) -> bool:
+def _tried_again(store: milepost.Store, state: milepost.SessionState) -> bool:
     """Whether the next run takes up all that failed by itself."""
-    limit = milepost.RecoveryConfig().max_recovery_attempts
+    limit = store.recovery.max_recovery_attempts
     return all(
         each.is_recoverable and each.retry_count < limit for each in state.failed_batches.values()
     )

@@ -70,3 +70,14 @@ def code_of(error: BaseException) -> int:
         if kind in CODES:
             return CODES[kind]
     return FAILED
+
+
+def is_damage(status: milepost.RecoveryStatus) -> bool:
+    """Whether a session cannot be read, or is held back because it lacks or contradicts itself."""
+    if isinstance(status, milepost.Unrecoverable):
+        return True
+    return (
+        isinstance(status, milepost.RequiresRecovery)
+        and status.is_held
+        and status.reason is not milepost.RecoveryReason.STALLED
+    )

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import traceback
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -41,6 +41,24 @@ class WrongUseError(click.UsageError):
         self.hint = hint
 
 
+class TargetError(Exception):
+    """What was named to be run cannot be; another process found that out.
+
+    Attributes:
+        hint: What to try.
+    """
+
+    def __init__(self, message: str, hint: str, exit_code: int = exit_codes.FAILED) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self._exit_code = exit_code
+
+    @property
+    def exit_code(self) -> int:
+        """What `milepost run` of it ends with."""
+        return self._exit_code
+
+
 def report(error: Exception, *, as_json: bool) -> int:
     """Say what went wrong, as text or as one JSON object; return the exit code."""
     if isinstance(error, (output.ReaderGoneError, BrokenPipeError)):
@@ -50,23 +68,32 @@ def report(error: Exception, *, as_json: bool) -> int:
         return error.exit_code
     if isinstance(error, click.Abort):
         return exit_codes.INTERRUPTED
-    code = error.exit_code if isinstance(error, click.ClickException) else exit_codes.code_of(error)
     if as_json:
-        output.tell(
-            output.encode(output.error_document(error, message_of(error), hint_of(error), code))
-        )
-        return code
+        output.tell(output.encode(document_of(error)))
+        return code_of(error)
     if isinstance(error, UserCodeError):
         for line in error.traceback:
             output.tell(output.safe(line, keep_tabs=True))
-    elif not isinstance(error, (click.ClickException, milepost.MilepostError)):
+    elif not isinstance(error, (click.ClickException, milepost.MilepostError, TargetError)):
         traceback.print_exception(error)
     output.tell(f"{output.style('error:', 'red')} {output.safe(message_of(error))}")
     hint = hint_of(error)
     if hint:
         output.tell("")
         output.tell(f"{output.style('hint:', 'cyan')} {output.safe(hint)}")
-    return code
+    return code_of(error)
+
+
+def document_of(error: Exception) -> dict[str, Any]:
+    """What went wrong, as an object: see `output.error_document`."""
+    return output.error_document(error, message_of(error), hint_of(error), code_of(error))
+
+
+def code_of(error: Exception) -> int:
+    """The exit code; some errors know theirs."""
+    if isinstance(error, (click.ClickException, TargetError)):
+        return error.exit_code
+    return exit_codes.code_of(error)
 
 
 def message_of(error: Exception) -> str:
@@ -75,14 +102,14 @@ def message_of(error: Exception) -> str:
         return error.message
     if isinstance(error, click.ClickException):
         return error.format_message()
-    if isinstance(error, UserCodeError):
+    if isinstance(error, (UserCodeError, TargetError)):
         return str(error)
     return f"unexpected {type(error).__name__}: {error}"
 
 
 def hint_of(error: Exception) -> str:
     """What to try, or nothing."""
-    if isinstance(error, (milepost.MilepostError, UserCodeError, WrongUseError)):
+    if isinstance(error, (milepost.MilepostError, UserCodeError, WrongUseError, TargetError)):
         return error.hint
     if isinstance(error, click.UsageError):
         return f"{error.ctx.command_path if error.ctx is not None else 'milepost'} --help"

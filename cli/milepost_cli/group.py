@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 COMMANDS: Final = {
     "run": "Run the job in a Python file; carries on where it stopped.",
+    "recover": "Find dead sessions, make them ready, and carry them on.",
     "list": "List the sessions of a store, one a line.",
     "show": "Show where a session stands, and what to do next.",
     "log": "Print the events of a session in plain words, one a line.",
@@ -29,6 +30,7 @@ COMMANDS: Final = {
     "retry": "Put what failed back to pending, with fresh attempts.",
     "restart": "Begin a session anew, as a new version; older versions stay.",
     "restore": "Make an older version of a session its state again.",
+    "unlock": "Take a session at once from a host that is gone.",
 }
 
 EPILOG: Final = (

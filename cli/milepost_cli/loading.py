@@ -1,13 +1,16 @@
-"""A Python file as a module, and the one job in it.
+"""A Python file or module, and the one job in it.
 
-- The file is imported under a name that is not `__main__`, with its folder first on `sys.path`, as
+- A file is imported under a name that is not `__main__`, with its folder first on `sys.path`, as
   Python does it for a script. The module stands in `sys.modules`, so that dataclasses and pickle
   find their classes.
+- `package.module:job` is imported by its name, with the current folder first on `sys.path`, as
+  `python -m` does it.
 - Nothing is looked up in a store: what to run comes from the command line alone.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -22,8 +25,18 @@ if TYPE_CHECKING:
 AnyJob = milepost.Job[..., Any]
 
 
+def job_of(target: str) -> AnyJob:
+    """The job of `FILE.py`, `FILE.py:JOB` or `package.module:JOB`.
+
+    Errors: `WrongUseError` where there is no such file, module or job; `UserCodeError` where the
+        import raises or exits.
+    """
+    source, wanted = split_target(target)
+    return find_job(load(source, is_module=_is_module(source, wanted)), wanted, source)
+
+
 def split_target(target: str) -> tuple[str, str | None]:
-    """`FILE.py` or `FILE.py:job` as file and job."""
+    """`FILE.py`, `FILE.py:job` or `package.module:job` as file or module, and job."""
     if os.path.exists(target):
         return target, None
     file, colon, wanted = target.rpartition(":")
@@ -32,21 +45,53 @@ def split_target(target: str) -> tuple[str, str | None]:
     return target, None
 
 
-def load(file: str) -> ModuleType:
-    """Import a file.
+def _is_module(source: str, wanted: str | None) -> bool:
+    """Whether it is the name of a module: no file, and a job is named after it."""
+    return (
+        wanted is not None
+        and all(part.isidentifier() for part in source.split("."))
+        and not source.endswith(".py")
+        and not os.path.exists(source)
+    )
 
-    Errors: `WrongUseError` for a missing one; `UserCodeError` where the file raises or exits.
+
+def load(source: str, *, is_module: bool = False) -> ModuleType:
+    """Import a file, or a module by its name.
+
+    Errors: `WrongUseError` for a missing one; `UserCodeError` where it raises or exits.
     """
+    return _load_module(source) if is_module else _load_file(source)
+
+
+def _load_module(name: str) -> ModuleType:
+    _put_first(os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        # What the module itself fails to import is the user's own matter.
+        if isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}."):
+            _refuse(
+                f"there is no file and no module {name!r}",
+                "name a Python file, or a module that can be imported from the current folder",
+            )
+        raise _failed_import(name, error) from error
+
+
+def _put_first(folder: str) -> None:
+    if sys.path[:1] != [folder]:
+        sys.path.insert(0, folder)
+
+
+def _load_file(file: str) -> ModuleType:
     path = os.path.abspath(file)
     if not os.path.isfile(path):
         what = "is a folder" if os.path.isdir(path) else "does not exist"
-        _refuse(f"{file} {what}", "name a Python file with a job in it")
+        _refuse(f"{file} {what}", "name a Python file with a job in it, or package.module:JOB")
     folder, base = os.path.split(path)
     stem, ending = os.path.splitext(base)
     if ending != ".py":
         _refuse(f"{file} is no Python file", "name a Python file with a job in it")
-    if sys.path[:1] != [folder]:
-        sys.path.insert(0, folder)
+    _put_first(folder)
     name = _module_name(stem)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:

@@ -60,13 +60,17 @@ def _sections(told: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
         more = "…" if len(data) > _DATA_CHARACTERS_MAX else ""
         yield "data", [data[:_DATA_CHARACTERS_MAX] + more]
     yield "last event", [_last_event(told)]
-    yield "writer", _writer(told["writer"])
+    yield "writer", _writer(told)
     if told["backup_error"]:
         yield "backup", [f"{output.style('FAILING', 'red')}: {safe(told['backup_error'])}"]
     if told["last_error"]:
         yield "last error", _last_error(told["last_error"])
     if told["in_flight"]:
         yield "in flight", _in_flight(told["in_flight"])
+    if told["suspects"]:
+        yield "suspects", _suspects(told["suspects"])
+    if told["recovery"]:
+        yield "recovery", [_recovery(told["recovery"])]
     if told["findings"]:
         yield "found", [_finding(each) for each in told["findings"]]
 
@@ -115,13 +119,50 @@ def _speed(told: dict[str, Any]) -> list[str]:
     return [line]
 
 
-def _writer(writer: dict[str, Any] | None) -> list[str]:
+_PRESENCE: Final = {
+    "alive": "is writing it",
+    "gone": "wrote it last",
+    "unknown": "writes it, as far as can be seen from here",
+    "silent": "wrote it last, and has been silent too long",
+}
+
+
+def _writer(told: dict[str, Any]) -> list[str]:
+    writer = told["writer"]
     if writer is None:
         return ["unknown"]
-    verb = "is writing it" if writer["alive"] else "wrote it last"
-    return [
-        f"process {writer['pid']} on {safe(writer['host'])} {verb}, since {clock(writer['since'])}"
-    ]
+    who = f"process {writer['pid']} on {safe(writer['host'])}"
+    lines = [f"{who} {_PRESENCE[writer['presence']]}, since {clock(writer['since'])}"]
+    if writer["presence"] == "unknown":
+        lines += [f"if it is surely gone: {safe(told['unlock_command'])}"]
+    return lines
+
+
+def _suspects(suspects: list[dict[str, Any]]) -> list[str]:
+    """What runs alone first, because one of it may have killed its process."""
+    lines = [_suspect(each) for each in suspects]
+    more = len(lines) - _IN_FLIGHT_MAX
+    lines = [*lines[:_IN_FLIGHT_MAX], *([f"and {more:,} more (see --json)"] if more > 0 else [])]
+    return [*lines, "in hand at a death; the next run begins with each of them alone"]
+
+
+def _suspect(suspect: dict[str, Any]) -> str:
+    what = _place(suspect)
+    if not suspect["deaths"]:
+        return what
+    deaths = "death" if suspect["deaths"] == 1 else f"{suspect['deaths']:,} deaths"
+    how = f" ({safe(suspect['last_death'])})" if suspect["last_death"] else ""
+    return f"{what}, alone at the last {deaths}{how}"
+
+
+def _place(place: dict[str, Any]) -> str:
+    item = "" if place["item"] is None else f": item {key(place['item'])}"
+    return f"batch {safe(place['batch'])}{item}"
+
+
+def _recovery(recovery: dict[str, Any]) -> str:
+    why, how = (recovery[each].replace("_", " ") for each in ("reason", "strategy"))
+    return f"{clock(recovery['at'])} ({age(recovery['at'])}): {why}, so {how}"
 
 
 def _last_error(error: dict[str, Any]) -> list[str]:
@@ -136,7 +177,7 @@ def _last_error(error: dict[str, Any]) -> list[str]:
 
 
 def _in_flight(items: list[dict[str, Any]]) -> list[str]:
-    lines = [f"batch {safe(each['batch'])}: item {key(each['item'])}" for each in items]
+    lines = [_place(each) for each in items]
     more = len(lines) - _IN_FLIGHT_MAX
     return [*lines[:_IN_FLIGHT_MAX], *([f"and {more:,} more (see --json)"] if more > 0 else [])]
 

@@ -100,7 +100,8 @@ def _total(event: Fields) -> str:
 
 def _died(event: Fields) -> str:
     cause = f": {event['cause']}" if event["cause"] else " without a word"
-    return f"run {event['epoch']} died{cause}"
+    blame = "" if event["is_blamed"] else "; nothing it had in hand is to blame"
+    return f"run {event['epoch']} died{cause}{blame}"
 
 
 def _recovered(event: Fields) -> str:

@@ -74,13 +74,9 @@ from milepost.recovery.analysis import (
     RequiresRecovery,
     Unrecoverable,
 )
+from milepost.recovery.monitor import RecoveryMonitorResult
 from milepost.recovery.notice import WatchNotice
-from milepost.recovery.service import (
-    RecoveryDetail,
-    RecoveryMonitorResult,
-    RecoveryReport,
-    RecoveryService,
-)
+from milepost.recovery.service import RecoveryDetail, RecoveryReport, RecoveryService
 from milepost.recovery.strategies import (
     BatchRecoveryResult,
     FullRestart,
@@ -89,10 +85,12 @@ from milepost.recovery.strategies import (
     ResumedBatch,
 )
 from milepost.recovery.supervisor import Supervisor
-from milepost.recovery.watcher import Row, Target, Watcher
+from milepost.recovery.watched import Row, Target
+from milepost.recovery.watcher import Watcher
 from milepost.session.batch import Batch
 from milepost.session.contents import plain
 from milepost.session.items import Items
+from milepost.session.results import CleanupResult, RetryResult, SessionInfo
 from milepost.session.session import Session
 from milepost.session.subscription import Subscription
 from milepost.session.view import View
@@ -100,9 +98,6 @@ from milepost.snapshots.segments import PlannedBatch
 from milepost.snapshots.versions import VersionInfo
 from milepost.storage.location import resolve_path
 from milepost.store import (
-    CleanupResult,
-    RetryResult,
-    SessionInfo,
     Store,
     cleanup,
     read_file,

@@ -36,6 +36,16 @@ def from_environment(kind: type[C], environment: Mapping[str, str] | None = None
     return kind(**given)
 
 
+def as_environment(config: msgspec.Struct) -> dict[str, str]:
+    """A group of settings as variables, for a process that is to work by the same."""
+    given = ((each, getattr(config, each)) for each in config.__struct_fields__)
+    return {
+        PREFIX + field.upper(): str(value).lower() if isinstance(value, bool) else str(value)
+        for field, value in given
+        if value is not None
+    }
+
+
 def _value(name: str, text: str, wanted: Any) -> Any:
     word = text.strip().lower()
     if wanted is bool and word in _YES | _NO:

@@ -2,7 +2,6 @@
 
 - Everything is in the folder, and copying it copies the work. Nothing in it is ever executed.
 - Reading takes no lock and writes nothing, so it works beside a writer and on read-only media.
-- A folder that has `sessions/` and no `MILEPOST` is a damaged store, never a new one.
 
 Source: FORMAT.md, "Store".
 """
@@ -10,16 +9,12 @@ Source: FORMAT.md, "Store".
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sys
 import threading
-import unicodedata
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
-
-import msgspec
 
 from milepost.clock import Clock, SystemClock
 from milepost.errors import (
@@ -28,32 +23,32 @@ from milepost.errors import (
     ConfigurationError,
     FormatError,
     MilepostError,
-    NotAMilepostFileError,
     SchemaError,
     SessionNotFoundError,
     StorageError,
-    StoreNotFoundError,
-    UnsupportedVersionError,
 )
 from milepost.model.retrying import choose_failed
 from milepost.model.status import SessionStatus
 from milepost.session import contents, history, presence
 from milepost.session import plan as plans
+from milepost.session.agreement import disagreements
 from milepost.session.creation import create_session, remove_unfinished
 from milepost.session.presence import Watcher
 from milepost.session.registry import find
+from milepost.session.results import CleanupResult, RetryResult, SessionInfo
 from milepost.session.session import Policy, Session
+from milepost.session.store_folder import SESSIONS, StoreFolder
 from milepost.session.turn import Site
 from milepost.session.view import View, check_name_of, look
 from milepost.session.writer import Settings, Writer
 from milepost.settings import from_environment
-from milepost.snapshots import backups, checkpoints, retention, versions
-from milepost.storage import frame, marker
+from milepost.snapshots import checkpoints, retention, versions
+from milepost.storage import frame
 from milepost.storage import lease as leases
 from milepost.storage.directory import LocalDirectory
 from milepost.storage.host import Identify, this_process
 from milepost.storage.location import command, resolve_path
-from milepost.storage.names import check_name, folder_name, is_hashed, session_name
+from milepost.storage.names import session_name
 from milepost.storage.values import convert_value, plain_value
 from milepost.types import (
     BatchErrorType,
@@ -68,6 +63,7 @@ from milepost.work.classify import Classifier, classify
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
+    from milepost.model.consistency import Finding
     from milepost.model.events import BatchEvent
     from milepost.model.state import CheckpointInfo, SessionState
     from milepost.model.status import Presence
@@ -78,59 +74,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 D = TypeVar("D")
 
-MARKER: Final = marker.NAME
-SESSIONS: Final = "sessions"
 CLEANED: Final = "cleaned"
 _MISSING: Final[Any] = object()
-_READ_ONLY: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
-_READS: Final = {"read", "list", "stat"}
 _DURABILITIES: Final = ("buffered", "process", "disk")
-
-
-class SessionInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One session of a store, at a glance.
-
-    Attributes:
-        session_id: Its name.
-        status: Where it stands; `None` where it cannot be read.
-        reason: Why, or what cannot be read.
-        latest_version: Its newest version; 0 where it cannot be read.
-        last_updated: When its last event happened.
-        state_count: How many versions are kept.
-    """
-
-    session_id: str
-    status: SessionStatus | None
-    reason: str
-    latest_version: int
-    last_updated: datetime | None
-    state_count: int
-
-
-class CleanupResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What an age clean-up removed.
-
-    Attributes:
-        deleted_states: Versions.
-        deleted_checkpoints: Checkpoints.
-        skipped: Session name to why nothing of it was touched, where that was not its age.
-    """
-
-    deleted_states: int
-    deleted_checkpoints: int
-    skipped: dict[str, str]
-
-
-class RetryResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What was put back.
-
-    Attributes:
-        batches: Keys of the failed batches that are pending again.
-        items: How many failed items are pending again.
-    """
-
-    batches: list[str]
-    items: int
 
 
 def _release() -> str:
@@ -168,12 +114,13 @@ class Store:
         capitals). `directory` replaces the disk and `identify` the host, for tests. `program` is
         what people type to run the work again, for `milepost show`; by default the script's name.
         """
-        self._directory = directory or LocalDirectory(resolve_path(path))
         self.config = config or from_environment(StoreConfig)
         self.tracker = tracker or from_environment(TrackerConfig)
         self.recovery = recovery or from_environment(RecoveryConfig)
         self._identify = identify
         self._clock = clock or SystemClock()
+        place = directory or LocalDirectory(resolve_path(path))
+        self._folder = StoreFolder(place, self.config, self._clock)
         self._policy = Policy(
             self.recovery, classifier, _release(), _program() if program is None else program
         )
@@ -184,13 +131,11 @@ class Store:
     @property
     def path(self) -> str:
         """Absolute path of the folder."""
-        return self._directory.root
-
-    # The folder itself.
+        return self._folder.directory.root
 
     def exists(self) -> bool:
         """Whether there is a store, whole or damaged."""
-        return self._directory.exists(MARKER) or self._directory.exists(SESSIONS)
+        return self._folder.exists()
 
     def check(self) -> None:
         """Raise unless the folder is a store that this milepost can read.
@@ -198,139 +143,7 @@ class Store:
         Errors: `StoreNotFoundError`; `FormatError` for a damaged marker; `UnsupportedVersionError`
             for a newer format.
         """
-        if not self._directory.exists(MARKER):
-            if self._directory.exists(SESSIONS):
-                raise NotAMilepostFileError(
-                    f"{self.path} has sessions but no {MARKER} file: the store is damaged",
-                    path=MARKER,
-                    hint=self._marker_hint(),
-                )
-            self._refuse_file()
-            raise StoreNotFoundError(
-                f"there is no store at {self.path}",
-                hint="name one with --store or $MILEPOST_STORE, or run a job to make one",
-            )
-        try:
-            marker.decode_marker(self._directory.read(MARKER, size_bytes_max=marker.BYTES_MAX))
-        except UnsupportedVersionError:
-            raise
-        except FormatError as error:
-            error.hint = self._marker_hint()
-            raise
-
-    def _marker_hint(self) -> str:
-        root = self._backup_root()
-        if root is not None and root.exists(MARKER):
-            return f"copy it back from its backup: cp {root.full(MARKER)} {self.path}"
-        return f"copy {MARKER} back from where the folder came from"
-
-    def _ensure(self) -> None:
-        if self.exists():
-            self.check()
-            self._copy_marker()
-            return
-        self._refuse_file()
-        directory = self._directory
-        if directory.names():
-            raise StoreNotFoundError(
-                f"{self.path} is a folder with other things in it, not a store",
-                hint="name an empty or a new folder",
-            )
-        directory.make_folders()
-        try:
-            directory.publish(MARKER, marker.encode_marker(self._clock.now_ns()))
-        except StorageError:
-            if not directory.exists(MARKER):
-                raise
-            # Another process was quicker, and its marker is as good.
-        self.check()
-        directory.make_folders(SESSIONS)
-        self._copy_marker()
-
-    def _refuse_file(self) -> None:
-        status = self._directory.stat()
-        if status is not None and not status.is_folder:
-            raise StoreNotFoundError(
-                f"{self.path} is a file; a store is a folder",
-                hint="name a folder with --store or $MILEPOST_STORE",
-            )
-
-    @contextlib.contextmanager
-    def _writable(self) -> Generator[None]:
-        """One error where the store must not be written, whatever was to be written first."""
-        try:
-            yield
-        except StorageError as error:
-            cause = error.__cause__
-            if not isinstance(cause, OSError) or cause.errno not in _READ_ONLY:
-                raise
-            if error.operation in _READS:
-                raise
-            raise StorageError(
-                f"the store at {self.path} cannot be written: {cause.strerror}",
-                operation=error.operation,
-                path=error.path,
-                hint="make it writable, or go on with a copy of it",
-            ) from error
-
-    def _copy_marker(self) -> None:
-        """Have the marker a second time, in the backups; a failure fails nothing."""
-        root = self._backup_root()
-        if root is None or root.exists(MARKER):
-            return
-        with contextlib.suppress(StorageError):
-            data = self._directory.read(MARKER, size_bytes_max=marker.BYTES_MAX)
-            root.make_folders()
-            root.publish(MARKER, data)
-
-    def _site(self, name: str) -> Site:
-        checked = check_name(name)
-        folder = folder_name(checked)
-        if not self._directory.exists(f"{SESSIONS}/{folder}"):
-            # A copy by way of another system may have taken the accents of its name apart.
-            folder = next(
-                (
-                    each
-                    for each in self._directory.names(SESSIONS)
-                    if unicodedata.normalize("NFC", each) == folder
-                ),
-                folder,
-            )
-        return Site(self._directory.folder(f"{SESSIONS}/{folder}"), folder, checked)
-
-    def _place(self, name: str) -> Site:
-        """Where a session is or will be, in a store that is made where there is none."""
-        check_name(name)  # before a store is made for it
-        with self._writable():
-            self._ensure()
-        return self._site(name)
-
-    def _existing(self, name: str) -> Site:
-        self.check()
-        site = self._site(name)
-        status = site.folder.stat()
-        if status is None or not status.is_folder:
-            known = ", ".join(sorted(self.names())[:5])
-            raise SessionNotFoundError(
-                f"there is no session {name!r} in {self.path}",
-                hint=f"there are: {known}" if known else "the store has no session yet",
-            )
-        return site
-
-    def _backup_root(self) -> LocalDirectory | None:
-        if not self.config.backup_enabled:
-            return None
-        if self.config.backup_path is None:
-            return self._directory.folder(backups.FOLDER)
-        return LocalDirectory(self.config.backup_path, system=self._directory.system)
-
-    def _files(self, site: Site) -> history.Files:
-        root = self._backup_root()
-        if root is None:
-            return history.Files(site.folder, (), site.name or None)
-        lease = leases.newest_lease(site.folder, session=site.name or None)
-        found = backups.find(root, lease.lineage if lease else None, site.folder_name)
-        return history.Files(site.folder, tuple(found), site.name or None)
+        self._folder.check()
 
     # Writing.
 
@@ -353,7 +166,7 @@ class Store:
             raise ConfigurationError(
                 f"durability is {durability!r}; it must be one of {', '.join(_DURABILITIES)}"
             )
-        site = self._place(name)
+        site = self._folder.place(name)
         self._clean_if_due()
         if site.folder.stat() is None:
             self._create(site, SessionKind.WORK)
@@ -367,9 +180,9 @@ class Store:
         return session
 
     def _create(self, site: Site, kind: SessionKind, *data: Any) -> None:
-        with self._writable():
+        with self._folder.writable():
             create_session(
-                self._directory.folder(SESSIONS), site, self._settings("process"), kind, data
+                self._folder.directory.folder(SESSIONS), site, self._settings("process"), kind, data
             )
 
     def _settings(self, durability: Durability) -> Settings:
@@ -377,7 +190,7 @@ class Store:
             durability,
             self.tracker,
             self.config,
-            self._backup_root(),
+            self._folder.backup_root(),
             self._clock,
             self._identify,
             self.recovery.stale_after_seconds,
@@ -397,8 +210,8 @@ class Store:
     ) -> Session:
         self._give_way(site)
         writer = Writer(site, self._settings(durability))
-        with self._writable():
-            self._directory.settle(("", SESSIONS))
+        with self._folder.writable():
+            self._folder.directory.settle(("", SESSIONS))
             writer.open(accept_loss=accept_loss, take_over=take_over)
         try:
             return Session(writer, self._policy, execute=execute)
@@ -431,7 +244,7 @@ class Store:
     @contextlib.contextmanager
     def _writing(self, name: str, *, accept_loss: bool = False) -> Generator[Session]:
         """The session of this process that writes it, or one for this call alone."""
-        site = self._existing(name)
+        site = self._folder.existing(name)
         mine = find(site.folder.root)
         if mine is not None:
             yield mine
@@ -448,7 +261,7 @@ class Store:
         Errors: `EncodingError` or `RecordTooLargeError` before anything is written.
         """
         plain = plain_value(data, "the data")
-        site = self._place(name)
+        site = self._folder.place(name)
         if site.folder.stat() is None:
             self._create(site, SessionKind.DATA, plain)
             return 1
@@ -508,12 +321,15 @@ class Store:
         whether there was anything to unlock. Errors: `AlreadyLockedError` where a process of this
         host holds the session: it lives.
         """
-        site = self._existing(name)
+        site = self._folder.existing(name)
         lease = leases.newest_lease(site.folder)
-        is_needed = lease is not None and presence.may_be_elsewhere(site, lease, self._identify())
-        session = self._open(site, take_over=is_needed)
-        session.close()
-        return is_needed
+        if lease is None or not presence.may_be_elsewhere(site, lease, self._identify()):
+            lock = leases.WriterLock(site.folder)
+            lock.acquire()  # or it says who holds it
+            lock.release()
+            return False
+        self._open(site, take_over=True).close()
+        return True
 
     def restore(self, name: str, version: int | None = None) -> int:
         """Make an older version the state again, as a new version; return its number.
@@ -521,11 +337,11 @@ class Store:
         This is also what accepts the loss in a damaged session; without a version it goes on from
         all that is sure, journals included.
         """
-        site = self._existing(name)
+        site = self._folder.existing(name)
         if version is None:
             with self._writing(name, accept_loss=True) as session:
                 return session.snapshot()
-        _, old = history.load_version(self._files(site), version)
+        _, old = history.load_version(self._folder.files(site), version)
         with self._writing(name, accept_loss=True) as session:
             return session.restore(old, version)
 
@@ -538,34 +354,22 @@ class Store:
     def turns(self) -> dict[str, int]:
         """Session name to the number of its latest turn; nothing is read but names of files."""
         return {
-            name: max(leases.epochs(self._site(name).folder), default=0) for name in self.names()
+            name: max(leases.epochs(self._folder.site(name).folder), default=0)
+            for name in self.names()
         }
 
     def folder_of(self, name: str) -> str:
         """Absolute path of a session's folder."""
-        return self._site(name).folder.root
+        return self._folder.site(name).folder.root
 
     def sessions_changed_ns(self) -> int:
         """When a session last came or went; 0 where there is none. It costs one `stat`."""
-        status = self._directory.stat(SESSIONS)
+        status = self._folder.directory.stat(SESSIONS)
         return status.modified_ns if status is not None else 0
 
     def names(self) -> list[str]:
         """The names of all sessions."""
-        self.check()
-        found: list[str] = []
-        for folder in self._directory.names(SESSIONS):
-            status = self._directory.stat(f"{SESSIONS}/{folder}")
-            if folder.startswith(".") or status is None or not status.is_folder:
-                continue
-            name = session_name(folder)
-            if name is None and is_hashed(folder):
-                lease = leases.newest_lease(self._directory.folder(f"{SESSIONS}/{folder}"))
-                if lease is not None and folder_name(lease.session) == folder:
-                    name = lease.session
-            if name is not None:
-                found.append(name)
-        return sorted(found)
+        return self._folder.names()
 
     def sessions(self) -> list[SessionInfo]:
         """All sessions, the latest updated first; one that cannot be read says why."""
@@ -597,8 +401,17 @@ class Store:
 
     def view(self, name: str) -> View:
         """All that is known of a session, read without a lock."""
-        site = self._existing(name)
-        return look(site, self._files(site), self._watcher())
+        site = self._folder.existing(name)
+        return look(site, self._folder.files(site), self._watcher())
+
+    def disagreements(self, name: str, *, events_max: int | None = None) -> list[Finding]:
+        """Where the newest version is not what the one before it and the journals lead to.
+
+        It is mostly empty, and costs about as much as another reading; `events_max` bounds it: with
+        more events between the two versions nothing is looked at.
+        """
+        site = self._folder.existing(name)
+        return disagreements(self._folder.files(site), events_max=events_max)
 
     def presence(self, name: str, *, note: bool = False) -> Presence:
         """Whether the writer of a session is there, without reading its state.
@@ -606,19 +419,16 @@ class Store:
         With `note` the heartbeat of a writer on another host is remembered, so that a later look
         can tell how long it has been silent.
         """
-        site = self._existing(name)
+        site = self._folder.existing(name)
         lease = leases.newest_lease(site.folder)
-        watcher = self._watcher()
-        if note:
-            presence.note(site, lease, watcher)
-        return presence.look(site, lease, watcher)
+        return presence.look(site, lease, self._watcher(), note=note)
 
     def load_progress(self, name: str, version: int | None = None) -> SessionState:
         """The state of a session, its journal included, or that of one version."""
-        site = self._existing(name)
+        site = self._folder.existing(name)
         if version is not None:
-            return history.load_version(self._files(site), version)[1]
-        loaded = history.load_live(self._files(site))
+            return history.load_version(self._folder.files(site), version)[1]
+        loaded = history.load_live(self._folder.files(site))
         check_name_of(site, loaded)
         return loaded.state
 
@@ -660,14 +470,14 @@ class Store:
 
         Errors: `FormatError` where every copy of a part is damaged.
         """
-        site = self._existing(name)
-        files = self._files(site)
+        site = self._folder.existing(name)
+        files = self._folder.files(site)
         state = history.load_live(files).state
         return plans.load(files.folder, files.backups, state)
 
     def versions(self, name: str) -> list[VersionInfo]:
         """The versions of a session, the newest first."""
-        return list(reversed(versions.list_versions(self._existing(name).folder)))
+        return list(reversed(versions.list_versions(self._folder.existing(name).folder)))
 
     def checkpoints(self, name: str) -> list[CheckpointInfo]:
         """The checkpoints of a session, the newest first."""
@@ -686,9 +496,9 @@ class Store:
         """
         self.check()
         if checkpoints.is_id(id):
-            for folder in self._directory.names(SESSIONS):
+            for folder in self._folder.directory.names(SESSIONS):
                 site = Site(
-                    self._directory.folder(f"{SESSIONS}/{folder}"),
+                    self._folder.directory.folder(f"{SESSIONS}/{folder}"),
                     folder,
                     session_name(folder) or "",
                 )
@@ -707,13 +517,13 @@ class Store:
 
     def _places_of(self, site: Site, checkpoint_id: str) -> list[LocalDirectory]:
         path = checkpoints.path_of(checkpoint_id)
-        files = self._files(site)
+        files = self._folder.files(site)
         return [place for place in (files.folder, *files.backups) if place.exists(path)]
 
     def events(self, name: str) -> Iterator[BatchEvent]:
         """All events that the kept journals hold, the oldest first."""
-        site = self._existing(name)
-        files = self._files(site)
+        site = self._folder.existing(name)
+        files = self._folder.files(site)
         uid = history.load_live(files).state.uid
         return history.events_in(files, uid)
 
@@ -746,14 +556,14 @@ class Store:
             marks += removed[1]
         with contextlib.suppress(StorageError):
             remove_unfinished(
-                self._directory.folder(SESSIONS),
+                self._folder.directory.folder(SESSIONS),
                 older_than_ns=age_ns,
                 now_ns=self._clock.now_ns(),
             )
         return CleanupResult(deleted_states=states, deleted_checkpoints=marks, skipped=skipped)
 
     def _clean(self, name: str, age_ns: int) -> tuple[int, int]:
-        site = self._existing(name)
+        site = self._folder.existing(name)
         now_ns = self._clock.now_ns()
         old = retention.decide_by_age(
             versions.list_versions(site.folder), older_than_ns=age_ns, now_ns=now_ns
@@ -770,13 +580,13 @@ class Store:
 
     def _clean_if_due(self) -> None:
         """Once per interval, when a session is opened; the stamp's own age says when."""
-        stamp = self._directory.stat(CLEANED)
+        stamp = self._folder.directory.stat(CLEANED)
         now_ns = self._clock.now_ns()
         due_ns = int(self.config.cleanup_interval_hours * 3600e9)
         if stamp is not None and 0 <= now_ns - stamp.modified_ns < due_ns:
             return
         with contextlib.suppress(StorageError):
-            self._directory.publish_derived(CLEANED, b"when the age clean-up last ran\n")
+            self._folder.directory.publish_derived(CLEANED, b"when the age clean-up last ran\n")
         if stamp is not None:
             with contextlib.suppress(MilepostError):
                 self.cleanup()

@@ -6,10 +6,13 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 import milepost
 from milepost import ItemStatus
+from milepost.storage.host import this_process
+from support.hosts import beat, host, store_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,3 +74,44 @@ def interrupted(store: milepost.Store) -> str:
         session.save_checkpoint("batch_progress", {"page": 7}, name="page 7")
         raise RuntimeError("the line was lost")
     return "crawl"
+
+
+@pytest.fixture
+def doomed(folder: Path) -> milepost.Store:
+    """The same store as another process of this host sees it, which does not end well."""
+    other = msgspec.structs.replace(this_process(), pid=4711)
+    return milepost.Store(folder, program="milepost run places.py", identify=lambda: other)
+
+
+@pytest.fixture
+def dead(doomed: milepost.Store) -> str:
+    """A session whose process died with one item in hand, in its second batch of three."""
+    session = doomed.session("dead", total_batches=3)
+    first = session.start_batch("b0", number=0, items_total=1)
+    first.update_item("a", ItemStatus.COMPLETED)
+    first.complete()
+    second = session.start_batch("b1", number=1, items_total=4)
+    second.update_items([(each, ItemStatus.COMPLETED) for each in "cde"])
+    second.update_item("f", ItemStatus.PROCESSING)
+    session.supersede()
+    return "dead"
+
+
+@pytest.fixture
+def elsewhere(folder: Path) -> str:
+    """A session that a process on another host writes, or wrote: from here nobody can tell."""
+    there = store_on(host("desk", pid=17), folder, clock=milepost.SystemClock())
+    session = there.session("elsewhere", total_batches=1)
+    session.start_batch("b").update_item("x", ItemStatus.PROCESSING)
+    beat(session)
+    session.supersede()
+    return "elsewhere"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to run in."""
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return work

@@ -55,6 +55,44 @@ def test_retry_of_a_key_that_did_not_fail_changes_nothing(folder: Path, failed: 
     assert run("show", failed, "-s", folder, "--json").json["items"]["failed"] == 2
 
 
+def poisoned(store: milepost.Store, name: str) -> None:
+    """End the dead session with its item failed as poison."""
+    config = milepost.RecoveryConfig(max_recovery_attempts=1)
+    milepost.RecoveryService(store, config).recover(name, cause="killed by SIGKILL")
+    with store.session(name) as session:
+        session.start_batch("b1").complete()
+        session.start_batch("b2", number=2).complete()
+        session.complete()
+
+
+@pytest.mark.parametrize(
+    "chosen", [["f"], ["b1"], ["--error-type", "unknown_error"], []], ids=" ".join
+)
+def test_retry_gives_poison_in_a_finished_session_another_chance(
+    chosen: list[str], store: milepost.Store, folder: Path, dead: str
+) -> None:
+    poisoned(store, dead)
+    assert store.view(dead).judgement.status is milepost.SessionStatus.FAILED
+    assert (
+        run("retry", dead, "-s", folder, "--error-type", "timeout_error", "--json").json["items"]
+        == 0
+    )
+    told = run("retry", dead, *chosen, "-s", folder, "--json").json
+    assert (told["batches"], told["items"]) == (["b1"], 1)
+    assert told["next_command"] == f"milepost run places.py --store {folder}"
+    state = store.load_progress(dead)
+    assert state.pending_batches[1].open["f"].status is ItemStatus.PENDING
+    assert state.suspects == []
+    assert counts(store, dead).completed == 4
+    # It begins with a clean record: the deaths before do not count against it again.
+    with store.session(dead) as session:
+        batch = session.start_batch("b1")
+        batch.update_item("f", ItemStatus.COMPLETED)
+        batch.complete()
+        session.complete()
+    assert store.view(dead).judgement.status is milepost.SessionStatus.COMPLETED
+
+
 def test_retry_with_nothing_failed_says_so(folder: Path, interrupted: str) -> None:
     ran = run("retry", interrupted, "-s", folder)
     assert ran.code == 0

@@ -101,3 +101,16 @@ def test_a_newer_store_is_13(folder: Path, failed: str) -> None:
     assert (ran.code, ran.out) == (13, "")
     assert ran.error["type"] == "UnsupportedVersionError"
     assert ran.error["facts"]["found"] == 99
+
+
+def test_json_says_what_happened_and_what_to_type(
+    folder: Path, dead: str, failed: str, elsewhere: str
+) -> None:
+    told = {each["name"]: each for each in run("list", "-s", folder, "--json").json["sessions"]}
+    assert told[dead]["next_command"] == f"milepost run places.py --store {folder}"
+    assert [each["item"] for each in told[dead]["in_flight"]] == ["f"]
+    assert [each["item"] for each in told[dead]["suspects"]] == ["f"]
+    assert told[dead]["recovery"] is None
+    assert told[failed]["last_error"]["batch"] == "b3"
+    assert told[elsewhere]["writer"]["host"] == "desk"
+    assert told[elsewhere]["status"] == "running"

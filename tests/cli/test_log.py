@@ -119,3 +119,28 @@ def test_every_kind_of_event_has_a_sentence(store: milepost.Store, folder: Path)
         "begun anew",
     ):
         assert sentence in out
+
+
+def test_deaths_and_recoveries_are_told(
+    store: milepost.Store, folder: Path, dead: str, elsewhere: str, failed: str
+) -> None:
+    service = milepost.RecoveryService(store)
+    service.recover(dead, cause="killed by SIGKILL, at most 29 MiB of memory")
+    out = run("log", dead, "-s", folder).out
+    assert " died: killed by SIGKILL, at most 29 MiB of memory\n" in out
+    assert "recovered (interrupted batch): resume current batch\n" in out
+    service.recover(failed, from_batch=2)
+    out = run("log", failed, "-s", folder).out
+    assert "recovered (recoverable failures): partial recovery, from batch 2, 2 batches" in out
+    store.unlock(elsewhere)
+    service.recover(elsewhere)
+    out = run("log", elsewhere, "-s", folder).out
+    assert " died without a word; nothing it had in hand is to blame\n" in out
+
+
+def test_poison_is_told_with_what_is_known(store: milepost.Store, folder: Path, dead: str) -> None:
+    config = milepost.RecoveryConfig(max_recovery_attempts=1)
+    milepost.RecoveryService(store, config).recover(dead, cause="killed by SIGKILL")
+    out = run("log", dead, "-s", folder).out
+    assert "b1: item f failed: poison: its process died 1 time" in out
+    assert "(killed by SIGKILL, phase initializing)" in out

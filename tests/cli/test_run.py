@@ -12,6 +12,7 @@ import pytest
 
 import milepost
 from milepost_cli import loading
+from milepost_cli.failure import WrongUseError
 from support.commands import ROOT, on_terminal, run, start
 
 GOOD = """
@@ -34,15 +35,6 @@ def slow(batch):
             print(batch.key, item, flush=True)
             time.sleep(0.02)
 """
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to run in."""
-    work = tmp_path / "work"
-    work.mkdir()
-    monkeypatch.chdir(work)
-    return work
 
 
 def write(path: Path, text: str) -> Path:
@@ -537,3 +529,55 @@ def test_the_error_of_a_job_is_the_only_line_on_stderr_under_json(
         process = start("run", "places.py", "-s", store.path, "--json", cwd=here)
         _, err = process.communicate(timeout=60)
     assert json.loads(err)["error"]["type"] == "AlreadyLockedError"
+
+
+def test_a_job_in_a_module_is_run_by_its_name(here: Path, store: milepost.Store) -> None:
+    (here / "package").mkdir()
+    write(here / "package" / "__init__.py", "")
+    write(here / "package" / "beside.py", "WORD = 'beside'\n")
+    write(here / "package" / "jobs.py", GOOD + "\nfrom . import beside\nprint(beside.WORD)\n")
+    ran = run("run", "package.jobs:ingest", "-s", store.path)
+    assert ran.code == 0, ran.err
+    assert ran.out.split()[:3] == ["beside", "a", "0"]
+    program = store.load_progress("places").executions[-1].program
+    assert program == "milepost run package.jobs:ingest"
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("nowhere.jobs:ingest", "there is no file and no module 'nowhere.jobs'"),
+        ("package.nowhere:ingest", "there is no file and no module 'package.nowhere'"),
+        ("package.jobs:other", "package.jobs has no job 'other'"),
+        ("package.jobs", "package.jobs does not exist"),
+        ("package/jobs:ingest", "package/jobs does not exist"),
+    ],
+)
+def test_a_module_without_the_job_is_wrong_usage(
+    target: str, message: str, here: Path, store: milepost.Store
+) -> None:
+    (here / "package").mkdir()
+    write(here / "package" / "__init__.py", "")
+    write(here / "package" / "jobs.py", GOOD)
+    ran = run("run", target, "-s", store.path)
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith(f"error: {message}\n")
+    assert not store.exists()
+
+
+def test_what_a_module_itself_cannot_import_is_its_own_error(
+    here: Path, store: milepost.Store
+) -> None:
+    write(here / "lacking.py", "import nowhere_to_be_found\n")
+    ran = run("run", "lacking:ingest", "-s", store.path)
+    assert ran.code == 1
+    assert 'lacking.py", line 1' in ran.err
+    assert "error: lacking raised ModuleNotFoundError while it was imported" in ran.err
+
+
+def test_a_file_goes_before_a_module(here: Path) -> None:
+    write(here / "places.py", GOOD)
+    assert loading.job_of("places:ingest").name == "places"
+    write(here / "places", "no Python")
+    with pytest.raises(WrongUseError, match="places is no Python file"):
+        loading.job_of("places:ingest")

@@ -308,3 +308,101 @@ def test_show_batches_lists_the_planned_ones_by_name(tmp_path: Path) -> None:
         ("11140", "Jung", "pending"),
     ]
     assert "Jung" in run("show", "places", "--batches", "-s", tmp_path / "s").out
+
+
+def test_a_death_shows_its_suspects_and_its_recovery(
+    store: milepost.Store, folder: Path, dead: str
+) -> None:
+    told = run("show", dead, "-s", folder, "--json").json
+    suspect = {"batch": "b1", "batch_number": 1, "item": "f", "deaths": 1, "last_death": None}
+    assert told["suspects"] == [suspect]
+    assert told["recovery"] is None
+    detail = milepost.RecoveryService(store).recover(dead, cause="killed by SIGKILL")
+    told = run("show", dead, "-s", folder, "--json").json
+    assert told["suspects"] == [suspect | {"last_death": "killed by SIGKILL"}]
+    assert told["recovery"] == {
+        "at": detail.recovered_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "sequence": told["sequence"],
+        "reason": "interrupted_batch",
+        "priority": "high",
+        "strategy": "resume_current_batch",
+    }
+    # What was in hand at the death is told until it is in hand again.
+    assert [each["item"] for each in told["in_flight"]] == ["f"]
+    assert told["last_error"]["message"] == "killed by SIGKILL"
+    lines = run("show", dead, "-s", folder).out.splitlines()
+    at = lines.index("suspects    batch b1: item f, alone at the last death (killed by SIGKILL)")
+    assert lines[at + 1].strip().startswith("in hand at a death")
+    assert lines[at + 2].startswith("recovery    20")
+    assert lines[at + 2].endswith(": interrupted batch, so resume current batch")
+
+
+def test_a_session_without_deaths_shows_nothing_of_them(folder: Path, failed: str) -> None:
+    told = run("show", failed, "-s", folder, "--json").json
+    assert (told["suspects"], told["recovery"], told["unlock_command"]) == ([], None, None)
+    text = run("show", failed, "-s", folder).out
+    assert "suspects" not in text
+    assert "recovery" not in text
+
+
+def test_a_writer_on_another_host_is_shown_with_the_way_to_take_over(
+    folder: Path, elsewhere: str
+) -> None:
+    told = run("show", elsewhere, "-s", folder, "--json").json
+    assert told["status"] == "running"
+    assert told["writer"] == told["writer"] | {"host": "desk", "pid": 17, "presence": "unknown"}
+    assert told["next_command"] is None
+    assert told["unlock_command"] == f"milepost unlock elsewhere --store {folder}"
+    text = run("show", elsewhere, "-s", folder).out
+    assert "process 17 on desk writes it, as far as can be seen from here, since 20" in text
+    assert f"            if it is surely gone: {told['unlock_command']}" in text
+    assert run(*told["unlock_command"].split()[1:]).code == 0
+    assert run("show", elsewhere, "-s", folder, "--json").json["status"] == "interrupted"
+
+
+def test_a_writer_that_has_been_silent_too_long_is_stale(folder: Path, elsewhere: str) -> None:
+    soon = {"MILEPOST_STALE_AFTER_SECONDS": "0.000001"}
+    assert run("recover", "-s", folder).code == 0  # remembers what it sees
+    told = run("show", elsewhere, "-s", folder, "--json", env=soon).json
+    assert (told["status"], told["writer"]["presence"]) == ("stale", "silent")
+    assert told["unlock_command"] is None
+    assert told["next_command"] == f"milepost recover --session elsewhere --store {folder}"
+    text = run("show", elsewhere, "-s", folder, env=soon).out
+    assert "process 17 on desk wrote it last, and has been silent too long, since 20" in text
+
+
+def test_poison_is_followed_by_retry(store: milepost.Store, folder: Path, dead: str) -> None:
+    config = milepost.RecoveryConfig(max_recovery_attempts=1)
+    milepost.RecoveryService(store, config).recover(dead)
+    with store.session(dead) as session:
+        session.start_batch("b1").complete()
+        session.start_batch("b2", number=2).complete()
+        session.complete()
+    told = run("show", dead, "-s", folder, "--failed", "--json").json
+    assert told["status"] == "failed"
+    assert told["next_command"] == f"milepost retry dead --store {folder}"
+    (item,) = told["failures"][0]["items"]
+    assert item["recoverable"] is False
+    assert item["message"].startswith("poison: its process died 1 time")
+
+
+def test_how_often_is_tried_again_is_a_setting(folder: Path, failed: str) -> None:
+    # The batch failed once; with one run allowed no further run takes it up by itself.
+    once = {"MILEPOST_MAX_RECOVERY_ATTEMPTS": "1"}
+    told = run("show", failed, "-s", folder, "--json", env=once).json
+    assert told["next_command"] == f"milepost retry places --store {folder}"
+
+
+def test_a_state_that_does_not_add_up_goes_back_to_where_it_was_saved(
+    store: milepost.Store, folder: Path, dead: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finding = milepost.Finding(rule="sums", message="one and one is three")
+
+    def check(_state: milepost.SessionState) -> list[milepost.Finding]:
+        return [finding]
+
+    monkeypatch.setattr(milepost, "check", check)
+    told = run("show", dead, "-s", folder, "--json")
+    assert told.code == 12
+    version = told.json["version"]
+    assert told.json["next_command"] == f"milepost restore dead {version} --store {folder}"

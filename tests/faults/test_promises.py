@@ -22,6 +22,7 @@ import pytest
 
 import milepost
 from milepost.model.status import SessionStatus
+from milepost.storage.directory import LocalDirectory
 from support.faults import Faults, in_child
 from support.workload import store_at, summary
 
@@ -271,7 +272,7 @@ class _SurpriseError(Exception):
 def test_the_death_of_the_background_thread_is_told_and_mended(tmp_path: Path) -> None:
     system = Faults()
     store = milepost.Store(
-        directory=store_at(str(tmp_path / "store"), system)._directory,
+        directory=LocalDirectory(str(tmp_path / "store"), system=system),
         tracker=milepost.TrackerConfig(sync_interval_seconds=0.01),
     )
     with store.session("s") as session:

@@ -22,7 +22,7 @@ V1 = Path(__file__).parent.parent / "fixtures" / "format" / "v1"
 @pytest.fixture
 def v1(tmp_path: Path) -> Store:
     shutil.copytree(V1, tmp_path / "v1")
-    return Store(tmp_path / "v1")
+    return Store(tmp_path / "v1", clock=milepost.ManualClock())
 
 
 def test_the_sample_of_format_1_reads_as_it_was_written(v1: Store) -> None:

@@ -19,11 +19,14 @@ from milepost.types import (
     ItemStatus,
     Key,
     Outcome,
+    RecoveryPriority,
+    RecoveryReason,
+    RecoveryStrategy,
     SessionKind,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from milepost.model.state import ActiveBatch, Phase, SessionState
 
@@ -77,6 +80,21 @@ class Story:
     def stop(self, outcome: Outcome, error_message: str | None = None) -> SessionState:
         """It stops by itself."""
         return self.happen(e.ExecutionEnded, e.NO_BATCH, self._epoch, outcome, error_message)
+
+    def die(self, cause: str = "", *, is_blamed: bool = True) -> SessionState:
+        """It was found dead."""
+        return self.happen(e.ExecutionDied, e.NO_BATCH, self._epoch, is_blamed, cause)
+
+    def recover(
+        self,
+        strategy: RecoveryStrategy = RecoveryStrategy.RESUME_CURRENT_BATCH,
+        *,
+        batches: Sequence[int] = (),
+        reset: Sequence[int] = (),
+    ) -> SessionState:
+        """It is made ready to be carried on."""
+        head = (RecoveryReason.INTERRUPTED_BATCH, RecoveryPriority.MEDIUM, strategy)
+        return self.happen(e.Recovered, e.NO_BATCH, *head, list(batches), list(reset))
 
     def complete(self) -> SessionState:
         """The work is ended."""
@@ -321,10 +339,40 @@ def _retry(draw: st.DrawFn, story: Story, done: dict[int, set[Key]], *, look: bo
     return bool(failed)
 
 
+def _die(draw: st.DrawFn, story: Story, done: dict[int, set[Key]], *, look: bool) -> bool:
+    if not look:
+        story.die(draw(st.text(max_size=8)), is_blamed=draw(st.booleans()))
+    return story.state.execution is not None
+
+
+def _recover(draw: st.DrawFn, story: Story, done: dict[int, set[Key]], *, look: bool) -> bool:
+    if not look:
+        state = story.state
+        strategy = draw(st.sampled_from(RecoveryStrategy))
+        if strategy is RecoveryStrategy.RESTART_FAILED_BATCHES:
+            again = st.lists(st.sampled_from([*sorted(state.failed_batches), -1]), unique=True)
+            story.recover(strategy, batches=[n for n in draw(again) if n >= 0])
+        elif strategy is RecoveryStrategy.PARTIAL_RECOVERY:
+            first = draw(st.integers(0, 8))
+            reset = sorted(number for number in _begun(story) if number >= first)
+            story.recover(strategy, reset=reset)
+            for number in reset:
+                done.pop(number, None)
+        else:
+            story.recover(strategy)
+            if strategy is RecoveryStrategy.FULL_RESTART:
+                done.clear()
+    return True
+
+
 def _complete(draw: st.DrawFn, story: Story, done: dict[int, set[Key]], *, look: bool) -> bool:
     if not look:
         story.complete()
-    return not story.state.active_batches
+    state = story.state
+    planned = state.completed_batches.keys() | state.failed_batches.keys()
+    return not (state.active_batches or state.pending_batches) and planned >= {
+        *range(state.planned)
+    }
 
 
 def _data(draw: st.DrawFn, story: Story, done: dict[int, set[Key]], *, look: bool) -> bool:
@@ -386,6 +434,7 @@ def _begun(story: Story) -> list[int]:
 _ACTIONS = [
     *(_run, _stop, _total, _plan, _start, _item, _items, _progress, _phase, _count, _attempt),
     *(_end, _give_up, _retry, _complete, _data, _checkpoint, _forget, _cap, _restart),
+    *(_die, _recover),
     # What happens most of the time.
     *(_start, _item, _item, _items, _items, _end),
 ]

@@ -206,6 +206,7 @@ def look(store: milepost.Store) -> Seen:
     for name in store.names():
         view = store.view(name)
         assert not view.is_lossy, view.findings
+        assert store.disagreements(name) == []
         for mark in store.checkpoints(name):
             assert store.load_checkpoint(mark.id) == {"page": 7}
         found[name] = summary(view.state)

@@ -20,14 +20,15 @@ def command() -> int:
     """List the sessions of a store, the latest updated first, one a line.
 
     A session that cannot be read says why, and the exit code tells of it. With --json one object:
-    store, sessions; each with name, status, reason, version, progress, batches, items, updated_at.
+    store, sessions; each with name, status, reason, version, progress, batches, items, in_flight,
+    suspects, recovery, last_error, writer, updated_at, next_command.
     """
     store = milepost.Store(options.store_path())
     worst = exit_codes.FINE
     sessions: list[dict[str, Any]] = []
     for name in store.names():
         try:
-            sessions.append(_row(store.view(name)))
+            sessions.append(_row(store, store.view(name)))
         except milepost.MilepostError as error:
             worst = max(worst, exit_codes.code_of(error))
             sessions.append(_unreadable(name, error))
@@ -43,7 +44,7 @@ def command() -> int:
     return worst
 
 
-def _row(view: milepost.View) -> dict[str, Any]:
+def _row(store: milepost.Store, view: milepost.View) -> dict[str, Any]:
     state = view.state
     return {
         "name": state.session_id,
@@ -53,13 +54,22 @@ def _row(view: milepost.View) -> dict[str, Any]:
         "version": view.version,
         "kind": milepost.label(state.kind),
         **describe.counts(state),
+        "in_flight": describe.in_flight(state),
+        "suspects": describe.suspects(view),
+        "recovery": describe.recovery(state),
+        "last_error": describe.last_error(state),
+        "writer": describe.writer(view.writer),
         "updated_at": output.iso(state.last_updated),
+        "next_command": describe.next_command(store, view, store_option=options.store_path()),
     }
 
 
 def _unreadable(name: str, error: milepost.MilepostError) -> dict[str, Any]:
     nothing = dict.fromkeys(
-        ["version", "kind", "progress", "total_batches", "batches", "items", "updated_at"]
+        (
+            *("version", "kind", "progress", "total_batches", "batches", "items", "in_flight"),
+            *("suspects", "recovery", "last_error", "writer", "updated_at", "next_command"),
+        )
     )
     return {
         "name": name,

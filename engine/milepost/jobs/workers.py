@@ -1,7 +1,8 @@
 """Several batches at once: threads that run them, one thread that commits their ends.
 
 - Workers hand the ends of their batches to the thread that started them, which commits all that are
-  there with one sync. A batch is in hand until then.
+  there with one sync. A batch is in hand until then, and its worker takes no other: a death costs
+  at most one batch a worker.
 - While there are suspects of a death, one batch runs at a time, theirs first: what dies alone can
   be told from its innocent neighbours.
 - After a stop, what still works when the grace is over is left behind, unacknowledged, in daemon
@@ -50,6 +51,7 @@ class Workers:
         self._work = work
         self._numbers = session.to_do()
         self._handing_out = threading.Lock()
+        self._changed = threading.Condition()
         self._ends: queue.SimpleQueue[_Ended] = queue.SimpleQueue()
         self._in_hand: set[int] = set()
         self._give_up = False
@@ -73,7 +75,9 @@ class Workers:
         try:
             self._commit_ends()
         except BaseException:
-            self._give_up = True
+            with self._changed:
+                self._give_up = True
+                self._changed.notify_all()
             raise
 
     def _run(self) -> None:
@@ -81,7 +85,7 @@ class Workers:
         try:
             while (taken := self._take()) is not None:
                 number = taken
-                self._ends.put(_Ended(number, self._work(number), None))
+                self._hand_in(number, self._work(number))
         except StopRequested:
             return
         except BaseException as error:  # raised again in the thread that started us
@@ -95,8 +99,15 @@ class Workers:
                 time.sleep(_ALONE_POLL_SECONDS)
             number = None if self.is_over else next(self._numbers, None)
             if number is not None:
-                self._in_hand.add(number)
+                with self._changed:
+                    self._in_hand.add(number)
             return number
+
+    def _hand_in(self, number: int, ending: BatchEnd | None) -> None:
+        """Have the end of a batch committed; return once it is."""
+        self._ends.put(_Ended(number, ending, None))
+        with self._changed:
+            self._changed.wait_for(lambda: number not in self._in_hand or self._give_up)
 
     def _commit_ends(self) -> None:
         """Commit what ended, together, until all workers are through."""
@@ -108,7 +119,9 @@ class Workers:
             ended = _drain(self._ends, wait=alive)
             failure = failure or next((each.error for each in ended if each.error), None)
             session.end_batches([each.ending for each in ended if each.ending is not None])
-            self._in_hand.difference_update(each.number for each in ended)
+            with self._changed:
+                self._in_hand.difference_update(each.number for each in ended)
+                self._changed.notify_all()
             if not alive and not ended:
                 break
             if session.stop_requested or failure is not None:

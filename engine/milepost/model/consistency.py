@@ -8,11 +8,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from milepost.types import ItemStatus
+from milepost.types import ItemStatus, Outcome, label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from milepost.model.state import ActiveBatch, CompletedBatch, FailedBatch, SessionState
 
     _AnyBatch = ActiveBatch | CompletedBatch | FailedBatch
+
+
+_LISTED: Final = 5
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +45,7 @@ def check(state: SessionState) -> list[Finding]:
     """Everything about the state that cannot be right."""
     return [
         *_numbers(state),
+        *_end(state),
         *_sums(state),
         *_times(state),
         *(finding for batch in _begun(state) for finding in _items(batch)),
@@ -91,7 +95,7 @@ def _numbers(state: SessionState) -> Iterator[Finding]:
     if beyond:
         yield Finding(
             rule="batch-range",
-            message=f"batch {beyond[0]} is not within the {total} batches of the session",
+            message=f"not within the {total} batches of the session: {_batches(sorted(beyond))}",
         )
     first = 0
     for part in state.plan:
@@ -104,6 +108,53 @@ def _numbers(state: SessionState) -> Iterator[Finding]:
         yield Finding(
             rule="plan-total", message=f"the plan has {first} batches and the session {total}"
         )
+
+
+def _end(state: SessionState) -> Iterator[Finding]:
+    """An ended session leaves nothing open, and says itself whether something failed."""
+    if state.outcome is not None:
+        ended = state.completed_batches.keys() | state.failed_batches.keys()
+        known = {*range(state.planned), *state.active_batches, *state.pending_batches}
+        missing = sorted(known - ended)
+        if missing:
+            yield Finding(
+                rule="batch-missing",
+                message=f"the session has ended, and {_batches(missing)} did not",
+            )
+        total = state.total_batches or 0
+        if len(ended | known) < total:
+            # Nobody planned the others: the total was said by hand, and may have been a guess.
+            yield Finding(
+                rule="batch-total",
+                message=f"the session has ended with {len(ended):,} of {total:,} batches",
+                is_error=False,
+            )
+        if (state.outcome is Outcome.FAILED) != bool(state.failed_batches):
+            yield Finding(
+                rule="outcome",
+                message=f"the session ended as {label(state.outcome)} with"
+                f" {len(state.failed_batches):,} failed batches",
+            )
+    open_runs = [each.epoch for each in state.executions[:-1] if each.ended_ns is None]
+    if open_runs:
+        yield Finding(
+            rule="run-open",
+            message=f"the run of epoch {open_runs[0]} has no end, and others came after it",
+        )
+    for suspect in state.suspects:
+        if suspect.batch not in state.active_batches:
+            yield Finding(
+                rule="suspect",
+                message=f"batch {suspect.batch} is suspected of a death and not in hand",
+                is_error=False,
+            )
+
+
+def _batches(numbers: list[int]) -> str:
+    shown = ", ".join(map(str, numbers[:_LISTED]))
+    more = len(numbers) - _LISTED
+    what = "batch" if len(numbers) == 1 else "batches"
+    return f"{what} {shown}" + (f" and {more:,} more" if more > 0 else "")
 
 
 def _sums(state: SessionState) -> Iterator[Finding]:
@@ -137,17 +188,18 @@ def _times(state: SessionState) -> Iterator[Finding]:
                 rule="time", message=f"batch {batch.batch_number} has a negative duration"
             )
         if batch.ended_ns < batch.started_ns:
-            yield Finding(
-                rule="clock",
-                message=f"batch {batch.batch_number} ended before it began: the clock was set back",
-                is_error=False,
-            )
+            yield _clock(f"batch {batch.batch_number} ended before it began")
+    begun = {batch.batch_number: batch.started_ns for batch in _begun(state)}
+    begun |= {each.batch_number: each.started_ns for each in state.completed_batches.values()}
+    for number, started_ns in begun.items():
+        if started_ns < state.created_ns:
+            yield _clock(f"batch {number} was begun before the session was")
     if state.updated_ns < state.created_ns:
-        yield Finding(
-            rule="clock",
-            message="the last event is older than the session: the clock was set back",
-            is_error=False,
-        )
+        yield _clock("the last event is older than the session")
+
+
+def _clock(message: str) -> Finding:
+    return Finding(rule="clock", message=f"{message}: the clock was set back", is_error=False)
 
 
 def _items(batch: ActiveBatch) -> Iterator[Finding]:

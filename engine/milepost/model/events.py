@@ -306,8 +306,8 @@ class ExecutionDied(Event, frozen=True, tag=31):
 
     Attributes:
         epoch: The turn of the execution.
-        is_blamed: Whether what was in hand may have killed it; not so after a power cut, or where
-            the process died on another machine.
+        is_blamed: Whether what was in hand may have killed it; not so after a power cut, where the
+            process ran on another machine, or where it ended and only could not record it.
         cause: What is known of the death, for people; empty for nothing.
     """
 
@@ -317,7 +317,7 @@ class ExecutionDied(Event, frozen=True, tag=31):
 
 
 class Recovered(Event, frozen=True, tag=32):
-    """The session was made ready to be carried on.
+    """The session was made ready to be carried on; a full restart begins the work anew with it.
 
     Attributes:
         reason: Why.

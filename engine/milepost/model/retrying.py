@@ -1,4 +1,4 @@
-"""Which failed batches and items a retry by hand means: a decision, carried out elsewhere."""
+"""Which failed batches and items are tried again: a decision, carried out elsewhere."""
 
 from __future__ import annotations
 
@@ -24,10 +24,25 @@ class Chosen(NamedTuple):
     unmet: list[Key]
 
 
+def recoverable(state: SessionState, limit: int) -> list[int]:
+    """Numbers of the failed batches that are tried again without anybody asking for it.
+
+    They failed in fewer than `limit` runs, of something that trying again can help.
+    """
+    return sorted(
+        number
+        for number, failed in state.failed_batches.items()
+        if failed.is_recoverable and failed.retry_count < limit
+    )
+
+
 def choose_failed(
     state: SessionState, keys: list[Key] | None, error_type: BatchErrorType | None
 ) -> Chosen:
-    """All that failed, or what of it has one of these keys (of items or batches) and this type."""
+    """What a retry by hand means: all that failed, or what has these keys and this type.
+
+    Keys are of items or of batches.
+    """
     wanted = None if keys is None else set(keys)
     chosen = Chosen([], {}, [])
     met: set[Key] = set()

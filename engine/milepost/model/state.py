@@ -428,7 +428,7 @@ class Suspect(msgspec.Struct, array_like=True):
         batch: Number of the batch.
         key: The item; `None` for the batch as a whole, where none of its items was in hand.
         deaths: How often in a row the process died with this alone in hand.
-        items_finished: How many items its batch had finished at the last of these deaths.
+        items_finished: The most items that its batch had finished at a death it was in.
         last_death: What is known of the last death, for people.
     """
 
@@ -449,7 +449,8 @@ class RecoveryMark(msgspec.Struct, array_like=True, frozen=True):
         priority: How urgent it was.
         strategy: How.
         batches_completed: Batches that were completed then.
-        items_finished: Items that were completed, failed or skipped then.
+        items_done: Items that were completed or skipped then.
+        items_failed: Items that stood as failed then.
     """
 
     at_ns: int
@@ -458,7 +459,8 @@ class RecoveryMark(msgspec.Struct, array_like=True, frozen=True):
     priority: RecoveryPriority
     strategy: RecoveryStrategy
     batches_completed: int = 0
-    items_finished: int = 0
+    items_done: int = 0
+    items_failed: int = 0
 
     @property
     def recovered_at(self) -> datetime:

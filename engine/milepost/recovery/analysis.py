@@ -12,17 +12,25 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
-from milepost.model import consistency
+from milepost.model.retrying import recoverable
 from milepost.model.status import SessionStatus
+from milepost.storage.location import command
 from milepost.types import RecoveryPriority, RecoveryReason, SessionKind
 
 if TYPE_CHECKING:
-    from milepost.model.state import ActiveBatch, SessionState
+    from collections.abc import Iterable
+
+    from milepost.model.consistency import Finding
+    from milepost.model.state import ActiveBatch, SessionState, Suspect
+    from milepost.model.status import Judgement
     from milepost.session.view import View
     from milepost.types import RecoveryConfig
 
 URGENT_SHARE: Final = 0.5
 """A batch of which more than this is done is carried on first."""
+
+_FINDINGS_TOLD: Final = 3
+"""More of them are in what the hint shows."""
 
 
 class NoRecoveryNeeded(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="none"):
@@ -73,70 +81,90 @@ RecoveryStatus: TypeAlias = NoRecoveryNeeded | RequiresRecovery | Unrecoverable
 """One of the three."""
 
 
-def analyze(view: View, config: RecoveryConfig, *, now_ns: int) -> RecoveryStatus:
-    """Judge one session, as it was read."""
+Judged: TypeAlias = NoRecoveryNeeded | RequiresRecovery
+"""What can be said of a session that was read."""
+
+
+def analyze(view: View, config: RecoveryConfig, *, store: str, now_ns: int) -> Judged:
+    """Judge one session of the store at that path, as it was read."""
     state, judgement = view.state, view.judgement
     if state.kind is SessionKind.DATA:
-        return NoRecoveryNeeded(detail=judgement.reason)
+        return NoRecoveryNeeded(detail="it holds data alone")
     if judgement.status is SessionStatus.RUNNING:
-        return _living(state, config, now_ns)
+        return _living(state, judgement, config, now_ns)
     if view.is_lossy:
         lost = [each.message for each in view.findings if each.is_error]
         return RequiresRecovery(
             reason=RecoveryReason.DAMAGED,
             priority=RecoveryPriority.HIGH,
-            detail="; ".join(lost[:3]),
+            detail="; ".join(lost[:_FINDINGS_TOLD]),
             is_held=True,
-            hint="milepost restore NAME accepts the loss and goes on from what is sure",
+            hint="put the file back from another copy, or accept the loss and go on from what is"
+            f" sure: {command(store, 'restore', state.session_id)}",
         )
-    status = _unfinished(view, config)
-    if config.consistency_check_enabled and isinstance(status, RequiresRecovery):
-        return _held_back(status, consistency.check(state))
-    return status
+    if judgement.status in {SessionStatus.STOPPED, SessionStatus.COMPLETED}:
+        return NoRecoveryNeeded(detail=judgement.reason)
+    if judgement.status is SessionStatus.FAILED:
+        return _failed(state, judgement, config, store)
+    return _unfinished(view, config)
 
 
-def _living(state: SessionState, config: RecoveryConfig, now_ns: int) -> RecoveryStatus:
-    quiet_seconds = (now_ns - state.updated_ns) / 1e9
-    if state.execution is None or quiet_seconds < config.stalled_after_seconds:
-        return NoRecoveryNeeded(detail="a process is writing it")
-    return RequiresRecovery(
-        reason=RecoveryReason.STALLED,
-        priority=RecoveryPriority.LOW,
-        detail=f"it lives, and nothing has happened in it for {quiet_seconds / 60:,.0f} minutes",
+def hold_back(
+    status: RequiresRecovery, findings: Iterable[Finding], *, session: str, store: str
+) -> RequiresRecovery:
+    """The same, held back where something about the session cannot be right; notices do not."""
+    errors = [each.message for each in findings if each.is_error]
+    if not errors:
+        return status
+    return msgspec.structs.replace(
+        status,
+        detail=f"its state does not add up: {'; '.join(errors[:_FINDINGS_TOLD])}",
         is_held=True,
-        hint="look at its process: a living session is never touched",
+        hint=f"look at it: {command(store, 'show', session)}",
     )
 
 
-def _unfinished(view: View, config: RecoveryConfig) -> RecoveryStatus:
+def _living(
+    state: SessionState, judgement: Judgement, config: RecoveryConfig, now_ns: int
+) -> Judged:
+    quiet_seconds = (now_ns - state.updated_ns) / 1e9
+    if state.execution is None or quiet_seconds < config.stalled_after_seconds:
+        return NoRecoveryNeeded(detail=judgement.reason)
+    return RequiresRecovery(
+        reason=RecoveryReason.STALLED,
+        priority=RecoveryPriority.LOW,
+        detail=f"{judgement.reason}, and nothing has happened in it for"
+        f" {quiet_seconds / 60:,.0f} minutes",
+        is_held=True,
+        hint="look at its process; a living session is never touched",
+    )
+
+
+def _failed(
+    state: SessionState, judgement: Judgement, config: RecoveryConfig, store: str
+) -> Judged:
+    count = len(recoverable(state, config.max_recovery_attempts))
+    if not count:
+        again = command(store, "retry", state.session_id)
+        return NoRecoveryNeeded(detail=f"{judgement.reason}; to try again: {again}")
+    return RequiresRecovery(
+        reason=RecoveryReason.RECOVERABLE_FAILURES,
+        priority=RecoveryPriority.MEDIUM,
+        detail=f"{judgement.reason}, {count:,} of them may be tried again",
+    )
+
+
+def _unfinished(view: View, config: RecoveryConfig) -> RequiresRecovery:
     state, judgement = view.state, view.judgement
-    if judgement.status is SessionStatus.STOPPED:
-        return NoRecoveryNeeded(detail=judgement.reason)
-    if judgement.status is SessionStatus.COMPLETED:
-        return NoRecoveryNeeded(detail=judgement.reason)
-    if judgement.status is SessionStatus.FAILED:
-        count = len(recoverable_failures(state, config))
-        if not count:
-            return NoRecoveryNeeded(detail=f"{judgement.reason}; milepost retry tries them again")
-        return RequiresRecovery(
-            reason=RecoveryReason.RECOVERABLE_FAILURES,
-            priority=RecoveryPriority.MEDIUM,
-            detail=f"{judgement.reason}, {count:,} of them may be tried again",
-        )
-    if any(each.deaths >= config.max_recovery_attempts for each in state.suspects):
-        return RequiresRecovery(
-            reason=RecoveryReason.POISONED,
-            priority=RecoveryPriority.HIGH,
-            detail=f"something in it killed its process {config.max_recovery_attempts} times in a"
-            " row, alone",
-        )
-    if any(each.is_error for each in view.findings):
-        return RequiresRecovery(
-            reason=RecoveryReason.DAMAGED,
-            priority=_priority(state, config),
-            detail="files of it are damaged; it was read whole from an older version or a backup",
-        )
-    if judgement.status is SessionStatus.STALE:
+    detail = judgement.reason
+    poison = [each for each in view.suspects if each.deaths >= config.max_recovery_attempts]
+    if poison:
+        reason, priority = RecoveryReason.POISONED, RecoveryPriority.HIGH
+        detail += f"; {_poisonous(state, poison)}"
+    elif any(each.is_error for each in view.findings):
+        reason, priority = RecoveryReason.DAMAGED, _priority(state, config)
+        detail += "; files of it are damaged, and what they held was read from elsewhere"
+    elif judgement.status is SessionStatus.STALE:
         reason, priority = RecoveryReason.STALE_SESSION, RecoveryPriority.LOW
     elif state.active_batches:
         reason, priority = RecoveryReason.INTERRUPTED_BATCH, _priority(state, config)
@@ -144,20 +172,14 @@ def _unfinished(view: View, config: RecoveryConfig) -> RecoveryStatus:
         reason, priority = RecoveryReason.INTERRUPTED_BETWEEN_BATCHES, RecoveryPriority.MEDIUM
     else:
         reason, priority = RecoveryReason.INTERRUPTED_BEFORE_FIRST, RecoveryPriority.LOW
-    return RequiresRecovery(reason=reason, priority=priority, detail=judgement.reason)
+    return RequiresRecovery(reason=reason, priority=priority, detail=detail)
 
 
-def _held_back(status: RequiresRecovery, findings: list[consistency.Finding]) -> RequiresRecovery:
-    errors = [each.message for each in findings if each.is_error]
-    if not errors:
-        return status
-    return RequiresRecovery(
-        reason=status.reason,
-        priority=status.priority,
-        detail=f"its state does not add up: {'; '.join(errors[:3])}",
-        is_held=True,
-        hint="milepost show NAME --json lists all findings; restore NAME VERSION goes back",
-    )
+def _poisonous(state: SessionState, poison: list[Suspect]) -> str:
+    first = poison[0]
+    batch = f"batch {state.key_of(first.batch)!r}"
+    what = batch if first.key is None else f"item {first.key!r} of {batch}"
+    return f"{what} killed its process {first.deaths} times in a row, alone"
 
 
 def share_done(batch: ActiveBatch) -> float:
@@ -173,12 +195,3 @@ def _priority(state: SessionState, config: RecoveryConfig) -> RecoveryPriority:
     if share >= config.partial_recovery_threshold:
         return RecoveryPriority.MEDIUM
     return RecoveryPriority.LOW
-
-
-def recoverable_failures(state: SessionState, config: RecoveryConfig) -> list[int]:
-    """Numbers of the failed batches that may be tried again by themselves."""
-    return sorted(
-        number
-        for number, failed in state.failed_batches.items()
-        if failed.is_recoverable and failed.retry_count < config.max_recovery_attempts
-    )

@@ -2,25 +2,44 @@
 
 - It has a process group of its own: a Ctrl-C at the terminal reaches it once, from us, and not
   twice. It does not die with us: what it does is worth more than who started it.
-- A thread waits for it, so its end is known at once. What the system tells of the end (signal, exit
-  code, most memory) is kept.
+- Who waits for it knows its end at once, with what the system tells of it: signal, exit code, most
+  memory.
 - Its output goes where ours goes, or to a file; never through a pipe that would break with us.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
-from milepost.errors import ConfigurationError
+from milepost.errors import ConfigurationError, MilepostError
+from milepost.settings import as_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+
+    from milepost.types import RecoveryConfig
+
+SIGNALS_PASSED_ON: Final = 2
+"""Who sends more of them means it: then children are killed."""
+_PASSING: Final = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
+"""The machine has no room for one more process just now; the command may be fine."""
+
+
+def environment(
+    config: RecoveryConfig, store_path: str, session: str | None = None
+) -> dict[str, str]:
+    """A child's: ours, our store, our settings; one command for many sessions learns which."""
+    more = {"MILEPOST_STORE": store_path}
+    if session is not None:
+        more["MILEPOST_SESSION"] = session
+    return {**os.environ, **as_environment(config), **more}
 
 
 class Ending(NamedTuple):
@@ -36,8 +55,8 @@ class Ending(NamedTuple):
 
     @property
     def was_killed(self) -> bool:
-        """Whether a signal ended it."""
-        return self.code < 0
+        """Whether a signal ended it; Ctrl-C does not kill, it is how a program is stopped."""
+        return self.code < 0 and self.code != -signal.SIGINT
 
     @property
     def exit_code(self) -> int:
@@ -52,7 +71,11 @@ class Ending(NamedTuple):
                 what = f"killed by {signal.Signals(-self.code).name}"
             except ValueError:
                 what = f"killed by signal {-self.code}"
-        return what if self.memory_mb is None else f"{what}, at most {self.memory_mb:,.0f} MiB"
+        return (
+            what
+            if self.memory_mb is None
+            else f"{what}, at most {self.memory_mb:,.0f} MiB of memory"
+        )
 
 
 class Child:
@@ -61,20 +84,22 @@ class Child:
     def __init__(
         self,
         command: Sequence[str],
-        on_end: Callable[[Ending], None],
         *,
         environment: Mapping[str, str],
-        output: IO[bytes] | int | None = None,
+        output: IO[bytes] | None = None,
+        folder: str | None = None,
     ) -> None:
-        """Start it; `on_end` is called once, from another thread.
+        """Start it in a folder, ours by default; `output` takes its stdout and stderr.
 
-        `output` takes its stdout and stderr; by default they are ours. Errors:
-        `ConfigurationError` for a command that cannot be started.
+        Errors: `ConfigurationError` for a command that cannot be started; `MilepostError` where the
+            machine has no room for it just now.
         """
-        self._on_end = on_end
+        if not command:
+            raise ConfigurationError("there is no command to start", hint="name one")
         try:
             self._process = subprocess.Popen(  # noqa: S603  # what to run is the user's own word
                 list(command),
+                cwd=folder,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -82,28 +107,32 @@ class Child:
                 process_group=None if sys.platform == "win32" else 0,
             )
         except (OSError, ValueError) as error:
-            raise ConfigurationError(
-                f"cannot start {command[0]!r}: {getattr(error, 'strerror', None) or error}",
-                hint="check the command, and that it can be found from here",
-            ) from error
+            raise _refusal(command[0], folder, error) from error
         self.pid = self._process.pid
         self._reaping = threading.Lock()
         self._has_ended = False
-        threading.Thread(target=self._wait, name=f"milepost-child-{self.pid}", daemon=True).start()
 
-    def _wait(self) -> None:
+    def wait(self) -> Ending:
+        """Return once it has ended; to be called once."""
         if sys.platform == "win32":
-            ending = Ending(self._process.wait())
-        else:
-            os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-            with self._reaping:  # its number is ours until here, so no signal can meet another
+            return Ending(self._process.wait())
+        try:
+            # Its number is ours until it is reaped, so no signal of ours can meet another process.
+            # macOS has the call from Python 3.13 on; before, that holds but for an instant.
+            is_seen_first = hasattr(os, "waitid")
+            if is_seen_first:
+                os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            with self._reaping if is_seen_first else contextlib.nullcontext():
                 _, status, usage = os.wait4(self.pid, 0)
                 self._has_ended = True
-            # Bytes on macOS, KiB elsewhere.
-            unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
-            ending = Ending(os.waitstatus_to_exitcode(status), usage.ru_maxrss / unit)
-            self._process.returncode = ending.code
-        self._on_end(ending)
+        except ChildProcessError:
+            # Who started us ignores the ends of children, and so the system forgets them.
+            self._has_ended = True
+            return Ending(self._process.wait())
+        self._process.returncode = os.waitstatus_to_exitcode(status)
+        # Bytes on macOS, KiB elsewhere.
+        unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+        return Ending(self._process.returncode, usage.ru_maxrss / unit)
 
     def send(self, number: int) -> None:
         """Pass a signal on; a process that is gone hears nothing."""
@@ -115,3 +144,18 @@ class Child:
                     self._process.terminate()
                 else:
                     os.kill(self.pid, number)
+
+
+def _refusal(program: str, folder: str | None, error: OSError | ValueError) -> MilepostError:
+    reason = getattr(error, "strerror", None) or str(error)
+    if isinstance(error, OSError) and error.errno in _PASSING:
+        return MilepostError(f"cannot start {program!r} now: {reason}")
+    if folder is not None and not os.path.isdir(folder):
+        return ConfigurationError(
+            f"cannot start {program!r}: there is no folder {folder}",
+            hint="make it, or name another one",
+        )
+    return ConfigurationError(
+        f"cannot start {program!r}: {reason}",
+        hint="check the command, and that it can be found from here",
+    )

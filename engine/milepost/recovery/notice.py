@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
+from typing import Any, Self
 
 import msgspec
 
+from milepost.clock import utc
 from milepost.recovery.analysis import RecoveryStatus
 
 
@@ -31,3 +34,8 @@ class WatchNotice(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     wait_seconds: float | None = None
     status: RecoveryStatus | None = None
+
+    @classmethod
+    def now(cls, event: str, message: str, **facts: Any) -> Self:
+        """What happens at this moment."""
+        return cls(at=utc(time.time_ns()), event=event, message=message, **facts)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -23,27 +23,37 @@ from milepost.errors import (
     SupersededError,
     UnrecoverableError,
 )
-from milepost.model.estimate import progress
+from milepost.model import consistency
+from milepost.model.status import SessionStatus
 from milepost.recovery.analysis import (
     NoRecoveryNeeded,
     RecoveryStatus,
     RequiresRecovery,
     Unrecoverable,
     analyze,
-    share_done,
+    hold_back,
 )
-from milepost.recovery.strategies import BatchRecoveryResult, Decision, decide
+from milepost.recovery.monitor import RecoveryMonitorResult, measure
+from milepost.recovery.strategies import BatchRecoveryResult, decide, left_by
+from milepost.storage.lease import LOCK_NAME
 from milepost.types import (
     RecoveryConfig,
     RecoveryPriority,
     RecoveryReason,
     RecoveryStrategy,
+    SessionKind,
 )
 
 if TYPE_CHECKING:
-    from milepost.session.session import Session
+    from collections.abc import Iterable
+
+    from milepost.model.state import RecoveryMark, SessionState
     from milepost.session.view import View
     from milepost.store import Store
+
+
+_EVENTS_COMPARED_MAX: Final = 20_000
+"""Comparing snapshot and journal never holds up a restart for more than a tenth of a second."""
 
 
 class RecoveryDetail(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,7 +92,8 @@ class RecoveryReport(msgspec.Struct, kw_only=True):
         failed_recoveries: Sessions where that raised.
         unrecoverable_sessions: Sessions of which nothing can be read.
         recovery_details: One for each that was made ready, in the order of their priorities.
-        statuses: What was found, by session.
+        statuses: What was found, by session, the most urgent first.
+        proposals: What a recovery would come to, by session, where none was wanted.
         failures: Why a session could not be judged or made ready, by session.
     """
 
@@ -93,33 +104,8 @@ class RecoveryReport(msgspec.Struct, kw_only=True):
     unrecoverable_sessions: int = 0
     recovery_details: list[RecoveryDetail] = []
     statuses: dict[str, RecoveryStatus] = {}
+    proposals: dict[str, BatchRecoveryResult] = {}
     failures: dict[str, str] = {}
-
-
-class RecoveryMonitorResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How the work goes since its latest recovery.
-
-    Attributes:
-        session_id: Of which session.
-        overall_progress: Share of the session that is finished, 0 to 1; `None` if its size is
-            unknown.
-        current_batch_progress: Share of the batches in hand that is finished, 0 to 1; `None` with
-            nothing in hand, or where its size is unknown.
-        items_since_recovery: Items finished since then; from the beginning where there was none.
-        batches_since_recovery: Batches completed since then.
-        recovery_successful: Whether any work was acknowledged since.
-        recovered_at: When it was recovered; `None` if never.
-        estimated_completion: When it should be done; `None` if that is unknown.
-    """
-
-    session_id: str
-    overall_progress: float | None
-    current_batch_progress: float | None
-    items_since_recovery: int
-    batches_since_recovery: int
-    recovery_successful: bool
-    recovered_at: datetime | None
-    estimated_completion: datetime | None
 
 
 class Found(NamedTuple):
@@ -157,25 +143,65 @@ class RecoveryService:
             return Unrecoverable(
                 reason=error.message, tried=list(error.attempts or []), hint=error.hint
             ), None
-        return analyze(view, self.config, now_ns=self.store.now_ns()), view
+        return self._judged(view), view
 
-    def detect(self) -> tuple[list[Found], dict[str, str]]:
-        """All sessions, the most urgent first, and why some could not be judged."""
+    def _judged(self, view: View) -> NoRecoveryNeeded | RequiresRecovery:
+        store, name = self.store, view.state.session_id
+        status = analyze(view, self.config, store=store.path, now_ns=store.now_ns())
+        if isinstance(status, NoRecoveryNeeded) or status.is_held:
+            return status
+        if not self.config.consistency_check_enabled:
+            return status
+        findings = [
+            *consistency.check(view.state),
+            *store.disagreements(name, events_max=_EVENTS_COMPARED_MAX),
+        ]
+        return hold_back(status, findings, session=name, store=store.path)
+
+    def propose(
+        self,
+        name: str,
+        *,
+        strategy: RecoveryStrategy | None = None,
+        from_batch: int | None = None,
+    ) -> tuple[RequiresRecovery, BatchRecoveryResult]:
+        """Why `recover` would act, and what it would come to, from a look alone.
+
+        Errors: as `recover`, but for those that only a try can tell.
+        """
+        status, view = self._wanted(name, is_forced=strategy is not None or from_batch is not None)
+        decision = decide(
+            view.state, status.reason, self.config, strategy=strategy, from_batch=from_batch
+        )
+        return status, decision.result
+
+    def detect(
+        self, names: Iterable[str] | None = None, *, note: bool = False
+    ) -> tuple[list[Found], dict[str, str]]:
+        """All sessions or these, the most urgent first, and why some could not be judged.
+
+        With `note`, signs of life of writers elsewhere are remembered, so that a later look can
+        tell how long they have been silent.
+        """
         found: list[Found] = []
         failures: dict[str, str] = {}
-        for name in self.store.names():
+        for name in self.store.names() if names is None else names:
             try:
+                if note:
+                    self.store.presence(name, note=True)
                 found.append(Found(name, self.analyze(name)))
             except MilepostError as error:
                 failures[name] = error.message
         return sorted(found, key=_urgency), failures
 
-    def detect_and_recover(self, *, dry_run: bool = False) -> RecoveryReport:
-        """Judge all sessions and make ready those that want it.
+    def detect_and_recover(
+        self, names: Iterable[str] | None = None, *, dry_run: bool = False
+    ) -> RecoveryReport:
+        """Judge all sessions or these, and make ready those that want it.
 
         With `dry_run`, or with `auto_recovery_enabled` off, nothing is changed.
         """
-        found, failures = self.detect()
+        found, failures = self.detect(names, note=not dry_run)
         report = RecoveryReport(
             statuses={each.name: each.status for each in found}, failures=failures
         )
@@ -186,9 +212,19 @@ class RecoveryService:
                 report.unrecoverable_sessions += 1
             else:
                 report.sessions_requiring_recovery += 1
-                if not (status.is_held or dry_run) and self.config.auto_recovery_enabled:
+                if status.is_held:
+                    continue
+                if dry_run or not self.config.auto_recovery_enabled:
+                    self._propose_into(report, name)
+                else:
                     self._recover_into(report, name)
         return report
+
+    def _propose_into(self, report: RecoveryReport, name: str) -> None:
+        try:
+            report.proposals[name] = self.propose(name)[1]
+        except MilepostError as error:  # it changed since it was judged
+            report.failures[name] = error.message
 
     def _recover_into(self, report: RecoveryReport, name: str) -> None:
         try:
@@ -220,100 +256,97 @@ class RecoveryService:
         """
         began = time.monotonic()
         is_forced = strategy is not None or from_batch is not None
-        status = self._wanted(name, is_forced=is_forced)
+        status, view = self._wanted(name, is_forced=is_forced)
         with self.store.session(name, execute=False) as session:
-            poisoned = session.settle_death(cause)
-            state = session.state
-            mark = state.recovery
+            if session.live.sequence != view.state.sequence:
+                raise _taken_up(name)
+            poisoned = session.settle_death(cause, limit=self.config.max_recovery_attempts)
+            state, mark = session.live, session.live.recovery
+            # Where nothing happened since a recovery, and the same is wanted, it is done.
+            is_same = mark is not None and strategy in {None, mark.strategy} and from_batch is None
+            if mark is not None and is_same and mark.sequence == state.sequence:
+                return _ready(state, mark, poisoned)
             decision = decide(
                 state, status.reason, self.config, strategy=strategy, from_batch=from_batch
             )
-            if mark is not None and mark.sequence == state.sequence and not is_forced:
-                return self._detail(
-                    name, status, decision, poisoned, utc(mark.at_ns), 0, ready=True
-                )
-            self._carry_out(session, status, decision, began)
             duration_ms = int((time.monotonic() - began) * 1000)
-            at = utc(self.store.now_ns())
-            return self._detail(name, status, decision, poisoned, at, duration_ms, ready=False)
-
-    def _wanted(self, name: str, *, is_forced: bool) -> RequiresRecovery:
-        status = self.analyze(name)
-        if isinstance(status, Unrecoverable):
-            raise UnrecoverableError(status.reason, attempts=status.tried, hint=status.hint)
-        if isinstance(status, NoRecoveryNeeded):
-            if not is_forced:
-                raise RecoveryError(f"session {name!r} needs no recovery: {status.detail}")
-            return RequiresRecovery(
-                reason=RecoveryReason.REQUESTED,
-                priority=RecoveryPriority.LOW,
-                detail="somebody asked for it",
+            session.record_recovery(
+                status.reason,
+                status.priority,
+                decision.strategy,
+                batches=decision.batches,
+                reset=decision.reset,
+                from_batch=decision.from_batch,
+                duration_ms=duration_ms,
             )
-        if status.is_held and not (is_forced and status.reason is not RecoveryReason.DAMAGED):
-            raise RecoveryError(
-                f"session {name!r} is left alone: {status.detail}", hint=status.hint
+            return RecoveryDetail(
+                session_id=name,
+                recovery_reason=status.reason,
+                recovery_priority=status.priority,
+                recovery_strategy=decision.strategy,
+                recovery_result=decision.result,
+                recovery_duration_ms=duration_ms,
+                recovered_at=utc(session.live.updated_ns),
+                poisoned=poisoned,
             )
-        return status
 
-    @staticmethod
-    def _carry_out(
-        session: Session, status: RequiresRecovery, decision: Decision, began: float
-    ) -> None:
-        if decision.strategy is RecoveryStrategy.FULL_RESTART:
-            session.restart()
-        session.record_recovery(
-            status.reason,
-            status.priority,
-            decision.strategy,
-            batches=decision.batches,
-            reset=decision.reset,
-            from_batch=decision.from_batch,
-            duration_ms=int((time.monotonic() - began) * 1000),
+    def _wanted(self, name: str, *, is_forced: bool) -> tuple[RequiresRecovery, View]:
+        view = self.store.view(name)
+        if view.judgement.status is SessionStatus.RUNNING:
+            raise AlreadyLockedError(
+                f"session {name!r} lives: {view.judgement.reason}",
+                operation="lock",
+                path=LOCK_NAME,
+                holder=view.writer,
+                hint="a living session is never touched; stop its process first",
+            )
+        status = self._judged(view)
+        if isinstance(status, RequiresRecovery):
+            # Who forces it has looked; but what is lost is accepted by a restore alone.
+            if status.is_held and (status.reason is RecoveryReason.DAMAGED or not is_forced):
+                raise RecoveryError(
+                    f"session {name!r} is left alone: {status.detail}", hint=status.hint
+                )
+            return status, view
+        if not is_forced or view.state.kind is SessionKind.DATA:
+            raise RecoveryError(f"session {name!r} needs no recovery: {status.detail}")
+        requested = RequiresRecovery(
+            reason=RecoveryReason.REQUESTED,
+            priority=RecoveryPriority.LOW,
+            detail="somebody asked for it",
         )
-
-    @staticmethod
-    def _detail(
-        name: str,
-        status: RequiresRecovery,
-        decision: Decision,
-        poisoned: list[str],
-        at: datetime,
-        duration_ms: int,
-        *,
-        ready: bool,
-    ) -> RecoveryDetail:
-        return RecoveryDetail(
-            session_id=name,
-            recovery_reason=status.reason,
-            recovery_priority=status.priority,
-            recovery_strategy=decision.strategy,
-            recovery_result=decision.result,
-            recovery_duration_ms=duration_ms,
-            recovered_at=at,
-            poisoned=poisoned,
-            was_ready=ready,
-        )
+        return requested, view
 
     def monitor(self, name: str) -> RecoveryMonitorResult:
         """How the work of a session goes since its latest recovery; from any process.
 
         Errors: `SessionNotFoundError`, `FormatError`.
         """
-        state = self.store.load_progress(name)
-        mark = state.recovery
-        shares = [share_done(each) for each in state.active_batches.values() if each.items_total]
-        items = state.items_finished - (mark.items_finished if mark else 0)
-        batches = len(state.completed_batches) - (mark.batches_completed if mark else 0)
-        return RecoveryMonitorResult(
-            session_id=name,
-            overall_progress=progress(state),
-            current_batch_progress=sum(shares) / len(shares) if shares else None,
-            items_since_recovery=max(0, items),
-            batches_since_recovery=max(0, batches),
-            recovery_successful=items > 0 or batches > 0,
-            recovered_at=mark.recovered_at if mark else None,
-            estimated_completion=state.estimated_completion,
-        )
+        return measure(self.store.load_progress(name))
+
+
+def _ready(state: SessionState, mark: RecoveryMark, poisoned: list[str]) -> RecoveryDetail:
+    return RecoveryDetail(
+        session_id=state.session_id,
+        recovery_reason=mark.reason,
+        recovery_priority=mark.priority,
+        recovery_strategy=mark.strategy,
+        recovery_result=left_by(state, mark),
+        recovery_duration_ms=0,
+        recovered_at=mark.recovered_at,
+        poisoned=poisoned,
+        was_ready=True,
+    )
+
+
+def _taken_up(name: str) -> AlreadyLockedError:
+    return AlreadyLockedError(
+        f"another process took session {name!r} up in the meantime",
+        operation="lock",
+        path=LOCK_NAME,
+        holder=None,
+        hint="look at it again",
+    )
 
 
 def _urgency(found: Found) -> tuple[int, str]:

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 import msgspec
 
 from milepost.errors import ConfigurationError
-from milepost.recovery.analysis import recoverable_failures, share_done
+from milepost.model.retrying import recoverable
+from milepost.recovery.analysis import share_done
 from milepost.types import RecoveryReason, RecoveryStrategy
 
 if TYPE_CHECKING:
-    from milepost.model.state import ActiveBatch, SessionState
+    from milepost.model.state import ActiveBatch, RecoveryMark, SessionState
     from milepost.types import RecoveryConfig
 
 WORTH_RESUMING: Final = 0.2
-"""Share of a batch that only reported counts, above which it is resumed rather than begun anew."""
+"""A batch that only reported counts is resumed above this share, and begun anew up to it."""
 
 
 class ResumedBatch(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="resumed"):
@@ -108,9 +109,9 @@ def decide(
 
     Errors: `ConfigurationError` for a strategy that cannot be carried out, naming why.
     """
-    if from_batch is not None and strategy not in {None, RecoveryStrategy.PARTIAL_RECOVERY}:
-        raise ConfigurationError("from_batch goes with partial recovery alone")
     if from_batch is not None:
+        if strategy not in {None, RecoveryStrategy.PARTIAL_RECOVERY}:
+            raise ConfigurationError("from_batch goes with partial recovery alone")
         return _from_batch(state, from_batch)
     if strategy is None:
         return _default(state, reason, config)
@@ -119,47 +120,55 @@ def decide(
     if strategy is RecoveryStrategy.PARTIAL_RECOVERY:
         return _from_batch(state, _first_unfinished(state))
     if strategy is RecoveryStrategy.RESTART_FAILED_BATCHES:
-        chosen = recoverable_failures(state, config)
-        if not chosen:
-            raise ConfigurationError(
-                f"session {state.session_id!r} has no failed batch that may be tried again",
-                hint="milepost retry puts back all that failed, whatever their limits",
-            )
-        return _failed_again(chosen)
-    return _resume(sorted(state.active_batches.values(), key=lambda b: b.batch_number))
+        return _failed_again(state, config)
+    return _resume(state)
+
+
+def left_by(state: SessionState, mark: RecoveryMark) -> BatchRecoveryResult:
+    """What a recovery came to, in a state to which nothing happened since."""
+    if mark.strategy is RecoveryStrategy.FULL_RESTART:
+        return FullRestart(total_batches=state.total_batches)
+    if mark.strategy is RecoveryStrategy.RESTART_FAILED_BATCHES:
+        return RestartedFailedBatches(batch_numbers=sorted(state.pending_batches))
+    if mark.strategy is RecoveryStrategy.PARTIAL_RECOVERY:
+        return _partial(state, [], min(state.pending_batches, default=0)).result
+    return _resume(state).result
 
 
 def _default(state: SessionState, reason: RecoveryReason, config: RecoveryConfig) -> Decision:
     if reason is RecoveryReason.RECOVERABLE_FAILURES:
-        return _failed_again(recoverable_failures(state, config))
-    active = sorted(state.active_batches.values(), key=lambda batch: batch.batch_number)
-    anew = [batch for batch in active if _is_not_worth_resuming(batch)]
-    if not anew:
-        return _resume(active)
-    return _partial(state, [batch.batch_number for batch in anew])
+        return _failed_again(state, config)
+    anew = sorted(
+        batch.batch_number
+        for batch in state.active_batches.values()
+        if _is_not_worth_resuming(batch, config)
+    )
+    return _partial(state, anew, anew[0]) if anew else _resume(state)
 
 
-def _is_not_worth_resuming(batch: ActiveBatch) -> bool:
+def _is_not_worth_resuming(batch: ActiveBatch, config: RecoveryConfig) -> bool:
     """Only counts were recorded, and few: nobody knows which items they were."""
-    return (
-        batch.is_counted
-        and bool(batch.items_total)
-        and batch.items_finished > 0
-        and share_done(batch) <= WORTH_RESUMING
-    )
+    if not batch.is_counted or not batch.items_total or not batch.items_finished:
+        return False
+    share = share_done(batch)
+    return share < config.partial_recovery_threshold or share <= WORTH_RESUMING
 
 
-def _resume(active: list[ActiveBatch]) -> Decision:
+def _resume(state: SessionState) -> Decision:
+    active = (batch for _, batch in sorted(state.active_batches.items()))
+    batches = {batch.batch_id: batch.items_finished for batch in active}
     return Decision(
-        RecoveryStrategy.RESUME_CURRENT_BATCH,
-        ResumedBatch(batches={batch.batch_id: batch.items_finished for batch in active}),
-        [],
-        [],
-        None,
+        RecoveryStrategy.RESUME_CURRENT_BATCH, ResumedBatch(batches=batches), [], [], None
     )
 
 
-def _failed_again(numbers: list[int]) -> Decision:
+def _failed_again(state: SessionState, config: RecoveryConfig) -> Decision:
+    numbers = recoverable(state, config.max_recovery_attempts)
+    if not numbers:
+        raise ConfigurationError(
+            f"session {state.session_id!r} has no failed batch that may be tried again",
+            hint="a retry by hand puts back all that failed, whatever their limits",
+        )
     return Decision(
         RecoveryStrategy.RESTART_FAILED_BATCHES,
         RestartedFailedBatches(batch_numbers=numbers),
@@ -170,18 +179,18 @@ def _failed_again(numbers: list[int]) -> Decision:
 
 
 def _from_batch(state: SessionState, first: int) -> Decision:
-    if first < 0 or (state.total_batches is not None and first >= max(1, state.total_batches)):
+    begun = {
+        *state.completed_batches,
+        *state.active_batches,
+        *state.failed_batches,
+        *state.pending_batches,
+    }
+    last = max([*begun, (state.total_batches or 0) - 1])
+    if not 0 <= first <= last:
         raise ConfigurationError(
             f"session {state.session_id!r} has no batch {first}",
-            hint=f"its batches are numbered from 0 to {(state.total_batches or 1) - 1}",
+            hint=f"its batches are numbered from 0 to {last}" if last >= 0 else "it has none yet",
         )
-    groups = (
-        state.completed_batches,
-        state.active_batches,
-        state.failed_batches,
-        state.pending_batches,
-    )
-    begun = {number for group in groups for number in group}
     return _partial(state, sorted(number for number in begun if number >= first), first)
 
 
@@ -189,12 +198,16 @@ def _first_unfinished(state: SessionState) -> int:
     number = 0
     while number in state.completed_batches:
         number += 1
+    if number and number == state.total_batches:
+        raise ConfigurationError(
+            f"all {number:,} batches of session {state.session_id!r} are completed",
+            hint="name the batch from which on they are to be done again, with from_batch",
+        )
     return number
 
 
-def _partial(state: SessionState, reset: list[int], first: int | None = None) -> Decision:
-    first = min(reset) if first is None else first
-    kept = sum(number not in set(reset) for number in state.completed_batches)
+def _partial(state: SessionState, reset: list[int], first: int) -> Decision:
+    kept = len(state.completed_batches.keys() - set(reset))
     total = state.total_batches
     return Decision(
         RecoveryStrategy.PARTIAL_RECOVERY,

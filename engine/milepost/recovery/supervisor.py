@@ -1,31 +1,30 @@
 """The supervisor: one command, started again after each death until its work is done.
 
-- Which sessions the command works on is seen from the store: those in which a turn was taken while
-  it ran. So any program will do, also a plain script with a loop in it.
+- Which sessions the command works on is seen from the store: those in which it took a turn. So any
+  program will do, also a plain script with a loop in it. Where the command only starts the programs
+  that do (a shell script), they are those in which anybody took a turn while it ran.
 - What its end means is read from these sessions, not from its exit code: a session that wants to be
-  carried on is made ready, and the command is started again, as the pace allows.
+  carried on is made ready, and the command is started again, as the pace allows. So is a command
+  that was killed, whatever it had done; an error before it took any turn is final.
 - A signal is passed on, and the command's own end is awaited.
 """
 
 from __future__ import annotations
 
-import os
 import queue
 import signal
-import time
-from typing import TYPE_CHECKING, Final
+import threading
+from typing import TYPE_CHECKING, Any, Final
 
-from milepost.clock import utc
-from milepost.errors import AlreadyLockedError, MilepostError, RecoveryError, StoreNotFoundError
+from milepost.errors import MilepostError, StoreNotFoundError
 from milepost.recovery.analysis import RequiresRecovery
-from milepost.recovery.child import Child, Ending
+from milepost.recovery.child import SIGNALS_PASSED_ON, Child, Ending, environment
 from milepost.recovery.notice import WatchNotice
-from milepost.recovery.pace import Mark, Pace
+from milepost.recovery.pace import Pace, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from milepost.model.state import SessionState
     from milepost.recovery.service import RecoveryService
 
 EXIT_FAILED: Final = 1
@@ -41,6 +40,7 @@ class Supervisor:
         *,
         report: Callable[[WatchNotice], None],
     ) -> None:
+        """Prepare; `run` runs. `report` is told of everything that happens."""
         self._service = service
         self._store = service.store
         self._command = list(command)
@@ -58,96 +58,60 @@ class Supervisor:
 
         Errors: `ConfigurationError` for a command that cannot be started.
         """
-        pace: Pace | None = None
+        pace = Pace(self._service.config)
         while True:
-            if pace is None:
-                pace = Pace(self._service.config, self._mark())
-            before = self._turns()
             ending = self._run_once()
-            self._mine |= {
-                name for name, turn in self._turns().items() if turn > before.get(name, 0)
-            }
-            if self._signals or not self._is_to_go_on(ending):
+            wanting = self._wanting()
+            if self._signals or not (wanting or ending.was_killed):
                 return ending.exit_code
-            wait_seconds = pace.after_run(self._mark())
+            if not self._service.config.auto_recovery_enabled:
+                return ending.exit_code or EXIT_FAILED
+            self._make_ready(wanting, str(ending))
+            wait_seconds = pace.after_run(self._marks())
             if wait_seconds is None:
-                count = pace.unexplained
-                self._say("gave_up", f"given up: {count} runs in a row got on with nothing")
+                count = pace.restarts - 1
+                message = f"given up: {count:,} starts in a row brought nothing; the last: {ending}"
+                self._say("gave_up", message)
                 return ending.exit_code or EXIT_FAILED
             if wait_seconds:
-                self._say("waiting", f"started again in {wait_seconds:g} s", wait=wait_seconds)
-                if not self._sleep(wait_seconds):
-                    return 128 + self._signals[0]
-            self._make_ready(str(ending))
+                message = f"started again in {wait_seconds:g} s"
+                self._say("waiting", message, wait_seconds=wait_seconds)
+            if not self._sleep(wait_seconds):
+                return 128 + self._signals[0]
+
+    # The command.
 
     def _run_once(self) -> Ending:
+        before = self._turns()
         child = Child(
             self._command,
-            self._news.put,
-            environment={**os.environ, "MILEPOST_STORE": self._store.path},
+            environment=environment(self._service.config, self._store.path),
         )
+        threading.Thread(
+            target=lambda: self._news.put(child.wait()), name="milepost-supervised", daemon=True
+        ).start()
         self._say("started", f"started process {child.pid}", pid=child.pid)
-        while True:
-            news = self._news.get()
-            if isinstance(news, Ending):
-                self._say(
-                    "ended",
-                    f"process {child.pid} ended: {news}",
-                    pid=child.pid,
-                    exit_code=news.exit_code,
-                )
-                return news
+        while not isinstance(news := self._news.get(), Ending):
             self._signals.append(news)
-            # The first two are passed on; who sends a third means it.
+            # Who sends more than is passed on means it.
             killing = getattr(signal, "SIGKILL", news)
-            child.send(news if len(self._signals) <= 2 else killing)
+            child.send(news if len(self._signals) <= SIGNALS_PASSED_ON else killing)
+        message = f"process {child.pid} ended: {news}"
+        self._say("ended", message, pid=child.pid, exit_code=news.exit_code)
+        self._mine |= self._taken_since(before, child.pid)
+        return news
 
     def _sleep(self, seconds: float) -> bool:
-        """Wait; returns whether no signal came in between."""
+        """Wait; returns whether no signal came, now or before."""
         try:
             news = self._news.get(timeout=seconds)
         except queue.Empty:
             return True
-        if isinstance(news, int):
+        if not isinstance(news, Ending):
             self._signals.append(news)
         return False
 
-    def _is_to_go_on(self, ending: Ending) -> bool:
-        if self._mine:
-            return bool(self._wanting())
-        # It never came so far as to open a session: a killed one may next time, an error stays.
-        return ending.was_killed
-
-    def _wanting(self) -> list[str]:
-        """The sessions of this command that want to be carried on."""
-        found: list[str] = []
-        for name in sorted(self._mine):
-            try:
-                status = self._service.analyze(name)
-            except MilepostError as error:
-                self._say("trouble", f"{name}: {error.message}", session=name)
-                continue
-            if isinstance(status, RequiresRecovery) and not status.is_held:
-                found.append(name)
-        return found
-
-    def _make_ready(self, cause: str) -> None:
-        for name in self._wanting():
-            try:
-                detail = self._service.recover(name, cause=cause)
-            except (AlreadyLockedError, RecoveryError):
-                continue  # somebody else has it, or has done it
-            for each in detail.poisoned:
-                self._say("found", f"{name}: {each}", session=name)
-
-    def _mark(self) -> Mark:
-        states: list[SessionState] = []
-        for name in self._mine:
-            try:
-                states.append(self._store.load_progress(name))
-            except MilepostError:
-                continue  # told where it is judged
-        return Mark.of(states)
+    # Its sessions.
 
     def _turns(self) -> dict[str, int]:
         try:
@@ -155,24 +119,63 @@ class Supervisor:
         except StoreNotFoundError:
             return {}  # the command will make it
 
-    def _say(
-        self,
-        event: str,
-        message: str,
-        *,
-        session: str | None = None,
-        pid: int | None = None,
-        exit_code: int | None = None,
-        wait: float | None = None,
-    ) -> None:
-        self._report(
-            WatchNotice(
-                at=utc(time.time_ns()),
-                event=event,
-                message=message,
-                session=session,
-                pid=pid,
-                exit_code=exit_code,
-                wait_seconds=wait,
-            )
-        )
+    def _taken_since(self, before: dict[str, int], pid: int) -> set[str]:
+        """The sessions that a command which is gone by now took a turn in."""
+        own: set[str] = set()
+        others: set[str] = set()
+        for name, turn in self._turns().items():
+            if turn > before.get(name, 0):
+                writer = self._writer_of(name)
+                if writer.get("pid") == pid:
+                    own.add(name)
+                elif not writer.get("alive"):
+                    others.add(name)
+        return own or others
+
+    def _writer_of(self, name: str) -> dict[str, Any]:
+        try:
+            return self._store.view(name).writer or {}
+        except MilepostError:
+            return {}  # told where it is judged
+
+    def _wanting(self) -> list[str]:
+        """Those that want to be carried on."""
+        found: list[str] = []
+        for name in sorted(self._mine):
+            try:
+                status = self._service.analyze(name)
+            except MilepostError as error:
+                self._say("trouble", f"{name}: {error.message}", session=name)
+                continue
+            if isinstance(status, RequiresRecovery):
+                hint = f" ({status.hint})" if status.hint else ""
+                message = f"{name}: {status.detail}{hint}"
+                self._say("found", message, session=name, status=status)
+                if not status.is_held:
+                    found.append(name)
+        return found
+
+    def _make_ready(self, names: list[str], cause: str) -> None:
+        for name in names:
+            try:
+                detail = self._service.recover(name, cause=cause)
+            except MilepostError as error:
+                # Somebody else may have it, or have done it; else the command will meet the same.
+                self._say("trouble", f"{name}: {error.message}", session=name)
+                continue
+            for each in detail.poisoned:
+                self._say("found", f"{name}: {each}", session=name)
+
+    def _marks(self) -> dict[str, int]:
+        marks: dict[str, int] = {}
+        for name in self._mine:
+            try:
+                marks[name] = settled(self._store.load_progress(name))
+            except MilepostError:
+                continue  # told where it is judged
+        return marks
+
+    # Telling.
+
+    def _say(self, event: str, message: str, **facts: Any) -> None:
+        self._report(WatchNotice.now(event, message, **facts))

@@ -3,103 +3,48 @@
 - What to execute comes from the targets that a caller hands in, never from the store.
 - Own children are waited for; the ends of other writers are found by a timer; file events are hints
   that bring a look forward. Where they cannot be had, the timer does all.
-- A session that lives, was stopped on purpose, is held back or given up is left alone.
+- A session that lives, was stopped on purpose, is held back or given up is left alone. So is for a
+  moment one that never ran: it belongs to whoever is just making it.
+- All decisions are taken in the thread that runs; a session's own thread makes it ready, or starts
+  its child and waits for it, and what comes of that is handed back as news.
 - The store may vanish and come back: what still can, goes on.
-- A signal is passed on to the children, and their ends are awaited.
+- A signal is passed on to the children, and their ends are awaited. A watcher that is killed leaves
+  its children at work; the next one finds them alive, and leaves them alone until they end.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
-import os
 import queue
 import signal
+import threading
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-import filelock
-
-from milepost.clock import utc
-from milepost.errors import AlreadyLockedError, MilepostError, StorageError
+from milepost.errors import ConfigurationError, MilepostError
 from milepost.model.status import SessionStatus
-from milepost.recovery.analysis import (
-    NoRecoveryNeeded,
-    RecoveryStatus,
-    RequiresRecovery,
-    Unrecoverable,
-)
-from milepost.recovery.child import Child, Ending
+from milepost.recovery.analysis import NoRecoveryNeeded, Unrecoverable
+from milepost.recovery.child import SIGNALS_PASSED_ON, Child, Ending, environment
 from milepost.recovery.hints import FileHints
 from milepost.recovery.notice import WatchNotice
-from milepost.recovery.pace import Mark, Pace
-from milepost.recovery.scanner import SCAN_SECONDS, Scanner
+from milepost.recovery.pace import Pace, settled
+from milepost.recovery.scanner import Scanner
+from milepost.recovery.sole import SoleWatcher
+from milepost.recovery.watched import Row, Target, Watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import IO
 
-    from milepost.recovery.service import RecoveryService
-    from milepost.session.view import View
+    from milepost.recovery.service import RecoveryDetail, RecoveryService
 
-LOCK_NAME: Final = "watcher.lock"
+SCAN_SECONDS: Final = 2.0
+"""How often all sessions are looked at where no file event asks for it earlier."""
 TICK_SECONDS: Final = 0.5
 """How often living sessions are asked for their writer."""
-
-
-class Target(NamedTuple):
-    """What carries on which sessions.
-
-    Attributes:
-        pattern: Names of the sessions, as a shell pattern (`crawl-*`).
-        command: The program and its arguments.
-    """
-
-    pattern: str
-    command: tuple[str, ...]
-
-
-class Row(NamedTuple):
-    """One session, as a table shows it.
-
-    Attributes:
-        session: Its name.
-        doing: `running`, `waiting`, `given up`, `ready`, `held`, `fine`, `no target`, `unreadable`.
-        detail: Why, for people.
-        pid: Of our child.
-        runs: How often we started it.
-    """
-
-    session: str
-    doing: str
-    detail: str
-    pid: int | None
-    runs: int
-
-
-class _Work:
-    """One session of the store, and what we do about it."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.status: RecoveryStatus | None = None
-        self.detail = ""
-        self.mark = Mark()
-        self.pace: Pace | None = None
-        self.child: Child | None = None
-        self.runs = 0
-        self.ending: Ending | None = None
-        self.start_at: float | None = None
-        self.has_given_up = False
-
-    @property
-    def wants_to_run(self) -> bool:
-        status = self.status
-        return (
-            isinstance(status, RequiresRecovery)
-            and not status.is_held
-            and not self.has_given_up
-            and self.child is None
-        )
+MAKING_SECONDS: Final = 2.0
+"""How long a session that never ran is left to whoever made it."""
 
 
 class Watcher:
@@ -122,12 +67,12 @@ class Watcher:
         Args:
             service: Judges the sessions and makes them ready.
             targets: What to execute; the first whose pattern fits a session's name counts.
-            jobs: How many children at once.
+            jobs: How many sessions are at work at once.
             report: Is told of everything that happens.
             keeps_watching: Off: ends once nothing is left to be done.
             uses_file_events: Off: the timer does all.
             open_output: Gives the file for a child's output; `None` for our own.
-            on_tick: Is shown all sessions again and again.
+            on_tick: Is shown all sessions whenever something changed.
         """
         self._service = service
         self._store = service.store
@@ -135,47 +80,52 @@ class Watcher:
         self._jobs = jobs
         self._report = report
         self._keeps_watching = keeps_watching
-        self._uses_file_events = uses_file_events
         self._open_output = open_output
         self._on_tick = on_tick
         self._scanner = Scanner(self._store)
-        self._works: dict[str, _Work] = {}
+        self._hints = FileHints(
+            self._store.path,
+            on_change=lambda: self._hand_back(self._scan_now),
+            on_trouble=lambda message: self._hand_back(self._say, "trouble", message),
+        )
+        self._follows_files = uses_file_events
+        self._sole = SoleWatcher(self._store)
+        self._watched: dict[str, Watched] = {}
         self._news: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._scan_at = 0.0
-        self._stall_at = 0.0
+        self._stall_at = time.monotonic() + self._stall_seconds
         self._has_looked = False
-        self._stopping: int | None = None
-        self._signals = 0
+        self._has_changed = True
+        self._signals: list[int] = []
         self._store_is_gone = False
 
     # What others call.
 
     def stop(self, number: int) -> None:
         """Pass a signal on and end once the children have; safe in a signal handler."""
-        self._news.put(lambda: self._stop(number))
+        self._hand_back(self._stop, number)
 
     def rows(self) -> list[Row]:
         """All sessions, as a table shows them."""
-        return [self._row(work) for _, work in sorted(self._works.items())]
+        return [each.row() for _, each in sorted(self._watched.items())]
 
     def run(self) -> int | None:
         """Watch until stopped, or until nothing is left; return the signal that ended it.
 
-        Errors: `AlreadyLockedError` where another watcher watches this store.
+        Errors: `AlreadyLockedError` where another watcher watches this store, also one that came
+            while the store was away; `StoreNotFoundError`.
         """
-        with self._sole_watcher():
-            hints = FileHints(self._store.path, self._news_of_files, self._trouble)
+        self._sole.acquire()
+        try:
             self._say("watching", f"watching {self._store.path}")
-            try:
-                while not self._is_over():
-                    self._step()
-                    if self._uses_file_events:
-                        hints.follow(self._scanner.folders)
-                    self._on_tick(self.rows())
-                    self._wait()
-            finally:
-                hints.close()
-        return self._stopping
+            while not self._is_over():
+                self._step()
+                self._show()
+                self._wait()
+        finally:
+            self._hints.close()
+            self._sole.release()
+        return self._signals[0] if self._signals else None
 
     # One round.
 
@@ -187,260 +137,271 @@ class Watcher:
                 found |= self._scanner.changed()
                 self._scan_at = now + SCAN_SECONDS
                 self._has_looked = True
-            self._store_is_back()
+                self._forget_the_deleted()
         except MilepostError as error:
             self._store_vanished(error)
             return
+        if self._store_is_gone:
+            self._store_is_back()
+        if self._follows_files:
+            self._hints.follow(self._scanner.folders)
         for name in sorted(found):
-            work = self._works.setdefault(name, _Work(name))
-            if work.child is None:
-                self._judge(work, tell=True)
+            self._look_at(name, now)
         self._look_for_stalled(now)
-        self._start_what_is_due(now)
+        self._begin_what_is_due(now)
+
+    def _wait(self) -> None:
+        """Sleep until something happens or the next look is due; take in what happened."""
+        now = time.monotonic()
+        due = [each.start_at for each in self._watched.values() if each.start_at is not None]
+        until = min([now + TICK_SECONDS, *(each for each in due if each > now)])
+        with contextlib.suppress(queue.Empty):
+            self._news.get(timeout=until - now)()
+            while True:
+                self._news.get_nowait()()
+
+    def _show(self) -> None:
+        if self._has_changed:
+            self._has_changed = False
+            self._on_tick(self.rows())
+
+    def _is_over(self) -> bool:
+        if any(each.is_busy for each in self._watched.values()):
+            return False
+        if self._signals:
+            return True
+        if self._keeps_watching:
+            return False
+        if self._store_is_gone:
+            return True
+        return self._has_looked and not any(map(self._is_to_run, self._watched.values()))
+
+    def _hand_back(self, what: Callable[..., None], *facts: Any) -> None:
+        """Have something done in the thread that runs; from any other one."""
+        self._news.put(lambda: what(*facts))
+
+    def _scan_now(self) -> None:
+        self._scan_at = 0.0
+
+    # Looking.
+
+    def _look_at(self, name: str, now: float) -> None:
+        """Judge a session of which the scan says that something happened."""
+        each = self._watched.get(name)
+        if each is None:
+            each = self._watched[name] = Watched(name, self._target_of(name))
+        if each.is_busy:
+            return  # it is judged when its thread is through
+        turn = each.turn
+        self._judge(each)
+        if each.turn == turn:
+            return
+        each.is_ready = each.is_our_death = False
+        if each.gave_up:
+            each.forget()  # somebody took it in hand
+        is_in_the_making = each.is_new and not each.lives
+        each.start_at = now + MAKING_SECONDS if is_in_the_making else None
 
     def _look_for_stalled(self, now: float) -> None:
         """Read the living sessions now and then; what is stalled is told, never touched."""
         if now < self._stall_at:
             return
-        self._stall_at = now + max(1.0, self._service.config.stalled_after_seconds / 10)
-        for work in self._works.values():
-            if work.child is not None or work.name in self._scanner.living:
-                self._judge(work, tell=True)
+        self._stall_at = now + self._stall_seconds
+        for each in self._watched.values():
+            if each.child is not None or each.lives:
+                self._judge(each)
 
-    def _wait(self) -> None:
-        """Sleep until something happens or the next look is due; take in what happened."""
-        due = [work.start_at for work in self._works.values() if work.start_at is not None]
-        until = min([time.monotonic() + TICK_SECONDS, *due])
+    @property
+    def _stall_seconds(self) -> float:
+        return max(1.0, self._service.config.stalled_after_seconds / 10)
+
+    def _forget_the_deleted(self) -> None:
+        for name in self._watched.keys() - self._scanner.names:
+            if not self._watched[name].is_busy:
+                del self._watched[name]
+                self._has_changed = True
+
+    def _judge(self, each: Watched) -> None:
+        """Look at a session anew, and tell of it where that is news."""
+        before = each.standing
+        self._has_changed = True
         try:
-            self._news.get(timeout=max(0.0, until - time.monotonic()))()
-            while True:
-                self._news.get_nowait()()
-        except queue.Empty:
-            return
-
-    def _is_over(self) -> bool:
-        if any(work.child is not None for work in self._works.values()):
-            return False
-        if self._stopping is not None:
-            return True
-        if self._keeps_watching or not self._has_looked:
-            return False
-        return not any(
-            work.wants_to_run and self._target_of(work.name) for work in self._works.values()
-        )
-
-    def _news_of_files(self) -> None:
-        self._news.put(self._look_soon)
-
-    def _look_soon(self) -> None:
-        self._scan_at = 0.0
-
-    def _trouble(self, message: str) -> None:
-        self._news.put(lambda: self._say("trouble", message))
-
-    # Judging.
-
-    def _judge(self, work: _Work, *, tell: bool) -> View | None:
-        """Look at a session anew; returns what was read."""
-        before = work.status
-        view: View | None = None
-        try:
-            work.status, view = self._service.judge(work.name)
+            each.status, view = self._service.judge(each.name)
         except MilepostError as error:
-            work.status, work.detail = None, error.message
-            self._say("trouble", f"{work.name}: {error.message}", work)
-        else:
-            work.detail = _detail_of(work.status)
+            each.status, each.detail = None, error.message
+            if self._is_store_there():  # else that is what is told, once
+                self._say("trouble", f"{each.name}: {error.message}", each)
+            return
+        status = each.status
+        each.detail = status.reason if isinstance(status, Unrecoverable) else status.detail
         if view is not None:
-            lives = view.judgement.status is SessionStatus.RUNNING
-            self._scanner.note_living(work.name, lives=lives)
-            mark = Mark.of([view.state])
-            if lives or mark.done > work.mark.done:
-                work.has_given_up = False  # somebody else got on with it
-            work.mark = mark
-        if tell and work.status is not None and work.status != before:
-            self._say("found", f"{work.name}: {work.detail}", work)
-        return view
+            each.lives = view.judgement.status is SessionStatus.RUNNING
+            each.is_new = not view.state.executions
+            each.mark = settled(view.state)
+            each.turn = view.writer["epoch"] if view.writer else 0
+        if each.lives and not each.is_busy:
+            self._scanner.living.add(each.name)
+        if isinstance(status, NoRecoveryNeeded) and not each.lives:
+            each.forget()
+        if each.standing != before:
+            self._say("found", f"{each.name}: {each.detail}", each, status=status)
 
     def _target_of(self, name: str) -> Target | None:
         fits = (each for each in self._targets if fnmatch.fnmatchcase(name, each.pattern))
         return next(fits, None)
 
-    # Starting and ending.
+    # Making ready, starting, ending.
 
-    def _start_what_is_due(self, now: float) -> None:
-        if self._stopping is not None:
+    def _is_to_run(self, each: Watched) -> bool:
+        return self._service.config.auto_recovery_enabled and each.wants_to_run
+
+    def _begin_what_is_due(self, now: float) -> None:
+        if self._signals:
             return
-        running = sum(work.child is not None for work in self._works.values())
         due = [
-            work
-            for work in self._works.values()
-            if work.wants_to_run
-            and (work.start_at is None or work.start_at <= now)
-            and self._target_of(work.name) is not None
+            each
+            for each in self._watched.values()
+            if self._is_to_run(each)
+            and not each.is_busy
+            and (each.start_at is None or each.start_at <= now)
         ]
-        for work in sorted(due, key=_urgency)[: max(0, self._jobs - running)]:
-            self._start(work)
-
-    def _start(self, work: _Work) -> None:
-        target = self._target_of(work.name)
-        if target is None:
+        if not due:
             return
-        work.start_at = None
-        if work.pace is None:
-            work.pace = Pace(self._service.config, work.mark)
+        busy = sum(each.is_busy for each in self._watched.values())
+        due.sort(key=lambda each: each.urgency)
+        for each in due[: max(0, self._jobs - busy)]:
+            each.is_busy = True
+            each.start_at = None
+            self._has_changed = True
+            threading.Thread(
+                target=self._carry_out if each.is_ready else self._make_ready,
+                args=(each,),
+                name=f"milepost-watched-{each.name}",
+                daemon=True,
+            ).start()
+
+    def _make_ready(self, each: Watched) -> None:
+        """In a thread of its own: it may have to wait for signs of life of another writer."""
+        cause = str(each.ending) if each.is_our_death else ""
         try:
-            self._make_ready(work)
-            output = self._open_output(work.name)
-            try:
-                work.child = Child(
-                    target.command,
-                    lambda ending: self._news.put(lambda: self._ended(work, ending)),
-                    environment={**os.environ, "MILEPOST_STORE": self._store.path},
-                    output=output,
-                )
-            finally:
-                if output is not None:
-                    output.close()
-        except AlreadyLockedError:
-            self._judge(work, tell=True)  # somebody else was quicker
-            return
-        except (MilepostError, OSError) as error:
-            self._give_up(work, f"{error}")
-            return
-        work.runs += 1
-        self._say("started", f"{work.name}: started process {work.child.pid}", work)
+            detail = self._service.recover(each.name, cause=cause)
+        except Exception as error:  # one session must not stop the others
+            self._hand_back(self._was_refused, each, error)
+        else:
+            self._hand_back(self._was_made_ready, each, detail)
 
-    def _make_ready(self, work: _Work) -> None:
-        cause = str(work.ending) if work.ending is not None else ""
-        detail = self._service.recover(work.name, cause=cause)
-        for each in detail.poisoned:
-            self._say("found", f"{work.name}: {each}", work)
+    def _was_made_ready(self, each: Watched, detail: RecoveryDetail) -> None:
+        each.is_busy, each.is_our_death = False, False
+        for poison in detail.poisoned:
+            self._say("found", f"{each.name}: {poison}", each)
+        self._judge(each)
+        each.is_ready = not each.lives
+        self._decide(each, f"{each.ending or 'its process died'}")
 
-    def _ended(self, work: _Work, ending: Ending) -> None:
-        pid = work.child.pid if work.child is not None else None
-        work.child, work.ending = None, ending
-        self._say("ended", f"{work.name}: process {pid} ended: {ending}", work, ending, pid)
-        view = self._judge(work, tell=True)
-        if view is None or not work.wants_to_run or work.pace is None:
+    def _carry_out(self, each: Watched) -> None:
+        """In a thread of its own: start the child, and wait for it."""
+        try:
+            child = self._start(each)
+        except Exception as error:  # one session must not stop the others
+            self._hand_back(self._was_refused, each, error)
             return
-        wait_seconds = work.pace.after_run(work.mark)
+        self._hand_back(self._has_started, each, child)
+        self._hand_back(self._has_ended, each, child, child.wait())
+
+    def _start(self, each: Watched) -> Child:
+        if each.target is None:
+            raise ConfigurationError(f"nothing was named that carries {each.name!r} on")
+        output = self._open_output(each.name)
+        with output or contextlib.nullcontext():
+            return Child(
+                each.target.command,
+                environment=environment(self._service.config, self._store.path, each.name),
+                output=output,
+                folder=each.target.folder,
+            )
+
+    def _has_started(self, each: Watched, child: Child) -> None:
+        each.child = child
+        each.runs += 1
+        self._say("started", f"{each.name}: started process {child.pid}", each, pid=child.pid)
+        for number in self._signals:  # they came while it was being started
+            child.send(number)
+
+    def _has_ended(self, each: Watched, child: Child, ending: Ending) -> None:
+        each.child, each.ending = None, ending
+        each.is_busy, each.is_ready, each.is_our_death = False, False, True
+        message = f"{each.name}: process {child.pid} ended: {ending}"
+        self._say("ended", message, each, pid=child.pid, exit_code=ending.exit_code)
+        self._judge(each)
+
+    def _was_refused(self, each: Watched, error: Exception) -> None:
+        """It could not be made ready, or not be started: where it still wants to, it waits."""
+        each.is_busy, each.is_ready = False, False
+        if isinstance(error, ConfigurationError):
+            self._give_up(each, f"{error}")
+            return
+        self._judge(each)
+        if each.wants_to_run:  # else somebody was quicker, or it was told of already
+            self._decide(each, f"{error}")
+
+    def _decide(self, each: Watched, latest: str) -> None:
+        """When it is started next, if ever: it was just made ready, or it was refused."""
+        if self._signals or not each.wants_to_run:
+            return
+        if each.pace is None:
+            each.pace = Pace(self._service.config)
+        wait_seconds = each.pace.after_run({each.name: each.mark})
         if wait_seconds is None:
-            runs = work.pace.unexplained
-            self._give_up(work, f"{runs} runs in a row got on with nothing; the last: {ending}")
+            count = each.pace.restarts - 1
+            self._give_up(each, f"{count:,} starts in a row brought nothing; the last: {latest}")
             return
-        work.start_at = time.monotonic() + wait_seconds
+        each.start_at = time.monotonic() + wait_seconds
         if wait_seconds:
-            message = f"{work.name}: started again in {wait_seconds:g} s"
-            self._say("waiting", message, work, wait_seconds=wait_seconds)
+            message = f"{each.name}: started again in {wait_seconds:g} s"
+            self._say("waiting", message, each, wait_seconds=wait_seconds)
 
-    def _give_up(self, work: _Work, message: str) -> None:
-        work.has_given_up = True
-        work.detail = message
-        work.pace = None
-        self._say("gave_up", f"{work.name}: given up: {message}", work)
+    def _give_up(self, each: Watched, message: str) -> None:
+        each.gave_up = message
+        self._say("gave_up", f"{each.name}: given up: {message}", each)
 
     def _stop(self, number: int) -> None:
         """The first two signals are passed on; from the third on, children are killed."""
-        self._stopping = self._stopping or number
-        self._signals += 1
-        passed_on = number if self._signals <= 2 else getattr(signal, "SIGKILL", number)
-        children = [work for work in self._works.values() if work.child is not None]
-        if children:
-            self._say("stopping", f"waiting for {len(children)} to save and end")
-        for work in children:
-            if work.child is not None:
-                work.child.send(passed_on)
+        if len(self._signals) >= SIGNALS_PASSED_ON:
+            number = getattr(signal, "SIGKILL", number)
+        self._signals.append(number)
+        busy = [each for each in self._watched.values() if each.is_busy]
+        if busy:
+            self._say("stopping", f"waiting for {len(busy)} to save and end")
+        for each in busy:
+            if each.child is not None:
+                each.child.send(number)
 
     # The store itself.
 
-    def _sole_watcher(self) -> Any:
-        self._store.check()
-        lock = filelock.FileLock(os.path.join(self._store.path, LOCK_NAME), thread_local=False)
+    def _is_store_there(self) -> bool:
         try:
-            return lock.acquire(timeout=0.25, poll_interval=0.02)
-        except filelock.Timeout:
-            raise AlreadyLockedError(
-                f"another process watches {self._store.path} already",
-                operation="lock",
-                path=LOCK_NAME,
-                hint="one watcher a store is enough; stop that one first",
-            ) from None
-        except OSError as error:
-            raise StorageError(
-                f"cannot lock {LOCK_NAME}: {error.strerror or error}",
-                operation="lock",
-                path=LOCK_NAME,
-                hint="a watcher needs a store that it may write",
-            ) from error
+            self._store.check()
+        except MilepostError as error:
+            self._store_vanished(error)
+            return False
+        return True
 
     def _store_vanished(self, error: MilepostError) -> None:
         if not self._store_is_gone:
             self._store_is_gone = True
             self._scanner = Scanner(self._store)
+            self._scan_now()
             self._say("trouble", f"{error.message}; waiting for it to come back")
 
     def _store_is_back(self) -> None:
-        if self._store_is_gone:
-            self._store_is_gone = False
-            self._say("trouble", f"{self._store.path} is back")
+        """It may be another folder by now, with a watcher of its own."""
+        self._store_is_gone = False
+        self._sole.acquire()
+        self._say("trouble", f"{self._store.path} is back")
 
     # Telling.
 
-    def _say(
-        self,
-        event: str,
-        message: str,
-        work: _Work | None = None,
-        ending: Ending | None = None,
-        pid: int | None = None,
-        *,
-        wait_seconds: float | None = None,
-    ) -> None:
-        child = work.child if work is not None else None
-        self._report(
-            WatchNotice(
-                at=utc(time.time_ns()),
-                event=event,
-                message=message,
-                session=work.name if work is not None else None,
-                pid=child.pid if child is not None else pid,
-                exit_code=ending.exit_code if ending is not None else None,
-                wait_seconds=wait_seconds,
-                status=work.status if work is not None and event == "found" else None,
-            )
-        )
-
-    def _row(self, work: _Work) -> Row:
-        return Row(
-            work.name,
-            self._doing(work),
-            work.detail,
-            work.child.pid if work.child is not None else None,
-            work.runs,
-        )
-
-    def _doing(self, work: _Work) -> str:
-        status = work.status
-        if work.child is not None:
-            return "running"
-        if work.has_given_up:
-            return "given up"
-        if status is None or isinstance(status, Unrecoverable):
-            return "unreadable"
-        if isinstance(status, NoRecoveryNeeded):
-            return "fine"
-        if status.is_held:
-            return "held"
-        if self._target_of(work.name) is None:
-            return "no target"
-        return "waiting" if work.start_at is not None else "ready"
-
-
-def _detail_of(status: RecoveryStatus) -> str:
-    return status.reason if isinstance(status, Unrecoverable) else status.detail
-
-
-def _urgency(work: _Work) -> tuple[int, str]:
-    status = work.status
-    return (-status.priority if isinstance(status, RequiresRecovery) else 1, work.name)
+    def _say(self, event: str, message: str, each: Watched | None = None, **facts: Any) -> None:
+        self._has_changed = True
+        name = each.name if each is not None else None
+        self._report(WatchNotice.now(event, message, session=name, **facts))

@@ -182,7 +182,11 @@ class Archive:
         self.let_go(decision, state)
 
     def let_go(self, decision: retention.Decision, state: SessionState) -> int:
-        """Carry out a decision about versions; returns how many snapshots were removed."""
+        """Carry out a decision about versions; returns how many snapshots were removed.
+
+        Errors: `SupersededError` with nothing changed: what is there is the successor's to keep.
+        """
+        self._turn.check()
         going = [each for each in self._versions if each.version in decision.remove]
         self._versions = [each for each in self._versions if each.version in decision.keep]
         there = history.journals(self._folder)

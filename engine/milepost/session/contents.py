@@ -26,7 +26,7 @@ def plain(value: Any) -> Any:
     """Structs as mappings with their fields' names, so that people can read them."""
     if isinstance(value, msgspec.Struct):
         fields = {name: plain(getattr(value, name)) for name in value.__struct_fields__}
-        return {"event": type(value).__name__, **fields} if _is_tagged(value) else fields
+        return {**_tag(value), **fields}
     if isinstance(value, dict):
         return {key: plain(each) for key, each in value.items()}  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -36,8 +36,12 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _is_tagged(value: msgspec.Struct) -> bool:
-    return value.__struct_config__.tag is not None
+def _tag(value: msgspec.Struct) -> dict[str, str]:
+    """Which of several structs it is; a number means something on disk alone."""
+    config = value.__struct_config__
+    if isinstance(config.tag, str) and config.tag_field is not None:
+        return {config.tag_field: config.tag}
+    return {} if config.tag is None else {"event": type(value).__name__}
 
 
 def of(data: bytes, name: str) -> Iterator[Any]:

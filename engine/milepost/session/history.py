@@ -14,6 +14,7 @@ Source: FORMAT.md, "Opening a session".
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from milepost.model.events import BatchEvent
 
 
+_OPENING_BYTES_MAX = 1 << 16
+"""A journal's first record is smaller, with the longest names there are."""
 _READ_AGAIN_MAX = 10
 """A writer that rotates and prunes faster than ten reads in a row does not exist."""
 
@@ -206,15 +209,29 @@ def accepted_through(
     return min(bounds, default=None)
 
 
-def events_in(files: Files, uid: str) -> Iterator[BatchEvent]:
-    """All events that the kept journals hold and successors accepted, in order."""
+def events_in(
+    files: Files, uid: str, *, after: int = 0, through: int | None = None
+) -> Iterator[BatchEvent]:
+    """The events that the kept journals hold and successors accepted, in order, from one number on.
+
+    `after` is the last that is not wanted, `through` the last that is.
+    """
     listing = _list(files)
     for name in listing.journals:
-        through = accepted_through(name, listing.journals, listing.snapshots)
+        accepted = accepted_through(name, listing.journals, listing.snapshots)
+        last = min((each for each in (accepted, through) if each is not None), default=None)
+        if last is not None and (last <= after or name.first > last):
+            continue
         try:
-            yield from read_journal(files.folder, name, uid, through=through).events
+            yield from read_journal(files.folder, name, uid, through=last, after=after).events
         except StorageError:
             continue  # pruned meanwhile, or unreadable: `load` reports it
+
+
+def accepted_versions(files: Files) -> list[SnapshotName]:
+    """The snapshots, own or backed up, that no successor left out, the newest first."""
+    listing = _list(files)
+    return [name for name in reversed(listing.snapshots) if not _superseded(name, listing)]
 
 
 def _list(files: Files) -> _Listing:
@@ -276,8 +293,12 @@ def _newest_good(
                     )
                 )
             return info, state, not is_own
+    if not tried:
+        places = ", ".join(place.full(versions.FOLDER) for place in (files.folder, *files.backups))
+        tried.append((versions.FOLDER, f"there is none in {places}"))
     raise UnrecoverableError(
-        f"no snapshot of this session can be read ({len(tried)} tried)",
+        f"no snapshot of this session can be read: {tried[0][1]}"
+        + (f" (and {len(tried) - 1} more)" if len(tried) > 1 else ""),
         attempts=tried,
         hint="put one back from a backup or another copy of the folder",
     )
@@ -300,13 +321,14 @@ def _fold_journals(folder: LocalDirectory, listing: _Listing, loaded: Loaded) ->
         if through is not None and through <= state.sequence and not is_tip:
             # All of it is in the snapshot. It is still read where it may join the next one.
             before = None
+            _judge_superseded(folder, name, listing.journals[index + 1], through, loaded)
             continue
         try:
             part = read_journal(folder, name, state.uid, through=through, after=state.sequence)
         except StorageError as error:
             _note(loaded, "unreadable-journal", name.path, str(error), lossy=True)
             return empty
-        if through is None or through > state.sequence:
+        if part.tail is Tail.BEYOND or through is None or through > state.sequence:
             _judge_tail(loaded, part, is_tip=is_tip)
         if part.opened is None:
             empty.add(name.name)
@@ -368,6 +390,34 @@ def _joins(before: Replay | None, part: Replay) -> bool:
     return before.ends.get(opened.accepted_bytes) == opened.accepted_chain
 
 
+def _judge_superseded(
+    folder: LocalDirectory,
+    name: record.JournalName,
+    later: record.JournalName,
+    through: int,
+    loaded: Loaded,
+) -> None:
+    """Say where a journal went on after the writer of the next one had taken over from it.
+
+    Only a file that is longer than its successor accepted is read for that.
+    """
+    if later.epoch == name.epoch:
+        return
+    with contextlib.suppress(StorageError):  # pruned meanwhile
+        head, _ = folder.read_head(later.path, _OPENING_BYTES_MAX)
+        opened = replay(head, later, loaded.state.uid).opened
+        status = folder.stat(name.path)
+        if opened is None or opened.predecessor != name.name or status is None:
+            return
+        if status.size_bytes <= opened.accepted_bytes:
+            return
+        data = folder.read(name.path, size_bytes_max=record.FILE_BYTES_MAX)
+        if data[opened.accepted_bytes :].strip(b"\0"):
+            part = replay(data, name, loaded.state.uid, through=through, after=through)
+            if part.tail is Tail.BEYOND:
+                _judge_tail(loaded, part, is_tip=False)
+
+
 def _judge_tail(loaded: Loaded, part: Replay, *, is_tip: bool) -> None:
     path = part.name.path
     # Numbers that were given out are not given out again, also where their events are lost.
@@ -387,7 +437,7 @@ def _judge_tail(loaded: Loaded, part: Replay, *, is_tip: bool) -> None:
             "superseded-tail",
             path,
             f"{path} goes on for {part.tail_bytes:,} bytes after event {part.last}: written by a"
-            " writer that had been superseded; left out",
+            " writer that had been superseded, or by a call that failed; left out",
             lossy=False,
         )
     elif part.tail is Tail.DAMAGED:
@@ -458,6 +508,8 @@ def _miss_listed_files(
                 rule="missing-snapshot",
                 path=f"{versions.FOLDER}/{name}",
                 message=f"snapshot {name} is missing",
+                # A copy's manifest may tell of a file that came or went while the rest was copied.
+                is_error=not is_copy,
             )
         )
 

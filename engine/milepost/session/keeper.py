@@ -1,22 +1,24 @@
-"""The background thread of a writer: syncs, heartbeats, due snapshots, backups.
+"""The background threads of a writer: one for syncs, due snapshots and backups, one for the pulse.
 
-- It is a daemon thread and holds no reference that keeps a forgotten session alive, so it keeps
+- The pulse has a thread to itself: a backup to a slow disk must not make a living writer look dead.
+- They are daemon threads and hold no reference that keeps a forgotten session alive, so they keep
   no interpreter from exiting.
-- What it cannot do makes the next call of the session raise; nothing fails in silence.
+- What they cannot do makes the next call of the session raise; nothing fails in silence.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from milepost.errors import MilepostError
+from milepost.storage.heartbeat import BEAT_SECONDS
 
 if TYPE_CHECKING:
-    from milepost.session.writer import Writer
+    from collections.abc import Callable
 
-BEAT_SECONDS: Final = 2.0
+    from milepost.session.writer import Writer
 
 
 class Keeper:
@@ -25,44 +27,56 @@ class Keeper:
     def __init__(self, writer: Writer) -> None:
         self._writer = weakref.ref(writer)
         self._stop = threading.Event()
-        self._clock = writer.settings.clock
-        self._interval = min(writer.settings.tracker.sync_interval_seconds, BEAT_SECONDS)
-        self._thread = threading.Thread(
-            target=self._run, name=f"milepost-keeper-{writer.site.name}", daemon=True
-        )
+        often = min(writer.settings.tracker.sync_interval_seconds, BEAT_SECONDS)
+        self._threads = [
+            threading.Thread(
+                target=self._run,
+                args=(step, seconds),
+                name=f"milepost-{word}-{writer.site.name}",
+                daemon=True,
+            )
+            for word, step, seconds in (("keeper", _keep, often), ("pulse", _beat, BEAT_SECONDS))
+        ]
 
     def start(self) -> None:
         """Begin."""
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def is_alive(self) -> bool:
-        """Whether it still looks after the writer."""
-        return self._thread.is_alive()
+        """Whether it still looks after the writer in every way."""
+        return all(thread.is_alive() for thread in self._threads)
 
     def stop(self) -> None:
-        """End it, and wait until the step in hand is done."""
+        """End it, and wait until the steps in hand are done."""
         self._stop.set()
-        if self._thread is not threading.current_thread():
-            self._thread.join()
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join()
 
-    def _run(self) -> None:
-        beat_at = self._clock.monotonic()
-        while not self._stop.wait(self._interval):
+    def _run(self, step: Callable[[Writer], None], seconds: float) -> None:
+        while not self._stop.wait(seconds):
             writer = self._writer()
             if writer is None or writer.closed:
                 return
             try:
-                writer.sync_behind()
-                if self._clock.monotonic() >= beat_at:
-                    writer.turn.beat()
-                    beat_at = self._clock.monotonic() + BEAT_SECONDS
-                writer.snapshot_if_due()
-                writer.back_up()
+                step(writer)
             except MilepostError as error:
                 writer.fail(error)
             except BaseException as error:  # a thread has nobody to raise to
                 failure = MilepostError(f"the background thread died: {error!r}")
                 failure.__cause__ = error
                 writer.fail(failure)
+                self._stop.set()  # the next call begins with a whole keeper
                 return
             del writer
+
+
+def _keep(writer: Writer) -> None:
+    writer.sync_behind()
+    writer.snapshot_if_due()
+    writer.back_up()
+
+
+def _beat(writer: Writer) -> None:
+    writer.turn.beat()

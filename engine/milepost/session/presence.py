@@ -4,8 +4,12 @@
   death, at once: pids, clocks and suspended machines are not asked.
 - Elsewhere only the heartbeat can tell, and only over time. A copy of the folder, and a session
   that the boot before this one left, have nobody who could write here: two beats of silence are
-  waited for, in case this is no copy after all. A folder that is shared with another host is left
+  waited for, in case it is neither after all. A folder that is shared with another host is left
   to that host until it was silent for `stale_after_seconds` of our own watching.
+- Silence that was remembered saves a wait, but never takes a turn from another host: two beats of
+  it are seen with our own eyes first. Else two machines that slept together would wake up to one
+  that believes the other dead.
+- Looking writes nothing and waits for nothing.
 
 Source: FORMAT.md, "Leases".
 """
@@ -14,7 +18,7 @@ from __future__ import annotations
 
 import enum
 import threading
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from milepost.clock import Clock, utc
 from milepost.errors import AlreadyLockedError
@@ -27,7 +31,7 @@ from milepost.storage.location import command
 if TYPE_CHECKING:
     from milepost.session.turn import Site
 
-COPY_SILENCE_SECONDS: Final = 2 * heartbeat.BEAT_SECONDS + 0.5
+TWO_BEATS_SECONDS: Final = 2 * heartbeat.BEAT_SECONDS + 0.5
 """Two beats and a little: what a living writer cannot let pass without a sign."""
 
 _LOOK_SECONDS: Final = 0.25
@@ -66,7 +70,7 @@ def standing(site: Site, lease: leases.Lease, here: HostIdentity) -> Standing:
     """How the writer of a lease stands to us."""
     if heartbeat.read_beat(site.folder, lease.epoch).has_ended:
         return Standing.ENDED
-    if lease.boot_id == here.boot_id and (lease.boot_id or lease.host == here.host):
+    if here.shares_boot(lease.host, lease.boot_id):
         return Standing.HERE
     status = site.folder.stat()
     if status is not None and status.inode != lease.folder_inode:
@@ -74,15 +78,21 @@ def standing(site: Site, lease: leases.Lease, here: HostIdentity) -> Standing:
     return Standing.REBOOTED if lease.host == here.host else Standing.ELSEWHERE
 
 
-def look(site: Site, lease: leases.Lease | None, watcher: Watcher) -> Presence:
-    """Whether the writer of the latest lease is there, as far as one look can tell."""
+def look(
+    site: Site, lease: leases.Lease | None, watcher: Watcher, *, note: bool = False
+) -> Presence:
+    """Whether the writer of the latest lease is there, as far as one look can tell.
+
+    With `note` its sign of life is remembered, so that a later look can tell how long it has been
+    silent, and an opening need not wait for that.
+    """
     if leases.WriterLock(site.folder).held_elsewhere():
         return Presence.ALIVE
-    if lease is None or standing(site, lease, watcher.here) is not Standing.ELSEWHERE:
+    if lease is None or not may_be_elsewhere(site, lease, watcher.here):
         return Presence.GONE
-    silent = heartbeat.silent_seconds(
-        site.folder, lease.epoch, watcher.here, watcher.clock.monotonic(), note=False
-    )
+    silent = _silent_seconds(site, lease, watcher, note=note)
+    if standing(site, lease, watcher.here) is not Standing.ELSEWHERE:
+        return Presence.GONE
     return Presence.SILENT if silent >= watcher.stale_after_seconds else Presence.UNKNOWN
 
 
@@ -91,48 +101,57 @@ def may_be_elsewhere(site: Site, lease: leases.Lease, here: HostIdentity) -> boo
     return standing(site, lease, here) not in {Standing.ENDED, Standing.HERE}
 
 
-def note(site: Site, lease: leases.Lease | None, watcher: Watcher) -> None:
-    """Remember the heartbeat of a writer elsewhere, so that a later look can tell its silence."""
-    if lease is not None and standing(site, lease, watcher.here) is Standing.ELSEWHERE:
-        heartbeat.silent_seconds(
-            site.folder, lease.epoch, watcher.here, watcher.clock.monotonic(), note=True
-        )
-
-
-def wait_until_gone(site: Site, lease: leases.Lease | None, watcher: Watcher) -> Standing:
+def wait_until_gone(site: Site, lease: leases.Lease, watcher: Watcher) -> Standing:
     """Return once the writer of the latest lease is surely gone; the OS lock is ours already.
 
-    A copy takes a few seconds. Errors: `AlreadyLockedError` where a writer elsewhere shows signs of
+    That takes up to two beats. Errors: `AlreadyLockedError` where a writer elsewhere shows signs of
     life, or has not been silent for long enough, naming it and until when.
     """
-    if lease is None:
-        return Standing.ENDED
     found = standing(site, lease, watcher.here)
-    if found in {Standing.COPIED, Standing.REBOOTED}:
-        _watch_two_beats(site, lease, watcher)
-    elif found is Standing.ELSEWHERE:
-        silent = heartbeat.silent_seconds(
-            site.folder, lease.epoch, watcher.here, watcher.clock.monotonic(), note=True
-        )
+    if found in {Standing.ENDED, Standing.HERE}:
+        return found
+    silent = _silent_seconds(site, lease, watcher, note=True)
+    if found is Standing.ELSEWHERE:
         if silent < watcher.stale_after_seconds:
-            raise _refusal(site, lease, watcher, watcher.stale_after_seconds - silent)
+            raise _not_yet(site, lease, watcher, watcher.stale_after_seconds - silent)
+        silent = 0.0
+    _watch(site, lease, watcher, TWO_BEATS_SECONDS - silent)
     return found
 
 
-def _watch_two_beats(site: Site, lease: leases.Lease, watcher: Watcher) -> None:
-    before = heartbeat.read_beat(site.folder, lease.epoch)
+def _silent_seconds(site: Site, lease: leases.Lease, watcher: Watcher, *, note: bool) -> float:
+    now = watcher.clock.monotonic()
+    return heartbeat.silent_seconds(site.folder, lease.epoch, watcher.here, now, note=note)
+
+
+def _watch(site: Site, lease: leases.Lease, watcher: Watcher, seconds: float) -> None:
+    """Return after so long without a sign of life; raise at the first one."""
+    clock = watcher.clock
     never = threading.Event()
-    until = watcher.clock.monotonic() + COPY_SILENCE_SECONDS
-    while watcher.clock.monotonic() < until:
-        watcher.clock.wait(never, _LOOK_SECONDS)
+    before = heartbeat.read_beat(site.folder, lease.epoch)
+    until = clock.monotonic() + seconds
+    while (left := until - clock.monotonic()) > 0:
+        clock.wait(never, min(left, _LOOK_SECONDS))
         now = heartbeat.read_beat(site.folder, lease.epoch)
         if now.has_ended:
             return
         if now != before:
-            raise _refusal(site, lease, watcher, watcher.stale_after_seconds)
+            raise _alive(site, lease)
 
 
-def _refusal(
+def _alive(site: Site, lease: leases.Lease) -> AlreadyLockedError:
+    since = utc(lease.taken_at_ns)
+    return AlreadyLockedError(
+        f"session {site.name!r} is being written by process {lease.pid} on {lease.host} since"
+        f" {since:%Y-%m-%d %H:%M:%S} UTC: its heartbeat moves",
+        operation="lock",
+        path=leases.LOCK_NAME,
+        holder=_holder(lease),
+        hint="wait for it to end, or stop it; reading works meanwhile",
+    )
+
+
+def _not_yet(
     site: Site, lease: leases.Lease, watcher: Watcher, left_seconds: float
 ) -> AlreadyLockedError:
     since = utc(lease.taken_at_ns)
@@ -143,13 +162,16 @@ def _refusal(
         f" as gone if it stays silent until {until:%H:%M:%S} UTC ({left_seconds:.0f} s from now)",
         operation="lock",
         path=leases.LOCK_NAME,
-        holder={
-            "host": lease.host,
-            "pid": lease.pid,
-            "since": since,
-            "epoch": lease.epoch,
-            "until": until,
-        },
+        holder={**_holder(lease), "until": until},
         hint="if it is surely gone, take the session at once:"
         f" {command(site.store_path, 'unlock', site.name)}",
     )
+
+
+def _holder(lease: leases.Lease) -> dict[str, Any]:
+    return {
+        "host": lease.host,
+        "pid": lease.pid,
+        "since": utc(lease.taken_at_ns),
+        "epoch": lease.epoch,
+    }

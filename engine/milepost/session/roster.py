@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from milepost.errors import ConfigurationError
 from milepost.model import events as e
+from milepost.model.retrying import recoverable
 from milepost.session import plan as plans
 from milepost.session.arguments import check_choice
 from milepost.storage.location import command
@@ -192,8 +193,4 @@ class Roster:
 
     def recoverable(self) -> list[int]:
         """Numbers of the failed batches that a run tries again by itself."""
-        return sorted(
-            number
-            for number, failed in self._writer.state.failed_batches.items()
-            if failed.is_recoverable and failed.retry_count < self._max_recovery_attempts
-        )
+        return recoverable(self._writer.state, self._max_recovery_attempts)

@@ -23,15 +23,15 @@ from milepost.errors import (
 )
 from milepost.model import events as e
 from milepost.model.fold import apply, copy
+from milepost.session import deaths
 from milepost.session.arguments import check_count
 from milepost.session.batch import Batch
-from milepost.session.poison import poison_message
 from milepost.session.registry import register, unregister
 from milepost.session.roster import Roster
 from milepost.session.subscription import EVENT_BUFFER, Subscription
 from milepost.snapshots import checkpoints, retention
 from milepost.storage.values import plain_value
-from milepost.types import BatchErrorType, BatchStatus, ItemStatus, Outcome, RecoveryConfig
+from milepost.types import BatchErrorType, BatchStatus, Outcome, RecoveryConfig
 from milepost.work.classify import Classifier, Verdict, classify
 
 if TYPE_CHECKING:
@@ -133,60 +133,19 @@ class Session:
         if writer.state.item_cap != cap:
             writer.commit(e.ItemCapChanged(writer.next_sequence, writer.now_ns(), e.NO_BATCH, cap))
 
-    def settle_death(self, cause: str = "") -> list[str]:
+    def settle_death(self, cause: str = "", *, limit: int | None = None) -> list[str]:
         """Record that the run before died, if it did, and fail what it was poisoned by.
 
-        `cause` is what is known of the death. Returns what was failed, for people. On return it is
-        on the disk. A second time finds nothing to do.
+        `cause` is what is known of the death; `limit` is how many deaths in a row are too many, by
+        default `max_recovery_attempts`. Returns what was failed, for people. On return it is on the
+        disk. A second time finds nothing to do.
         """
-        writer = self._writer
-        with writer.lock:
-            writer.ready()
-            execution = writer.state.execution
-            if execution is not None and not self._executing:
-                here = writer.settings.identify()
-                died = e.ExecutionDied(
-                    writer.next_sequence,
-                    writer.now_ns(),
-                    e.NO_BATCH,
-                    execution.epoch,
-                    # Another boot: the power went, or the machine was started anew.
-                    is_blamed=execution.boot_id == here.boot_id,
-                    cause=cause[:MESSAGE_CHARACTERS_MAX],
-                )
-                writer.commit(died, durable=True)
-            return self._fail_poison()
-
-    def _fail_poison(self) -> list[str]:
-        """Fail what killed its process alone, as often in a row as is too often."""
-        writer = self._writer
-        limit = self._policy.recovery.max_recovery_attempts
-        failed: list[str] = []
-        for suspect in list(writer.state.suspects):
-            batch = writer.state.active_batches.get(suspect.batch)
-            if batch is None or suspect.deaths < limit:
-                continue
-            message = poison_message(suspect, batch)
-            head = (writer.next_sequence, writer.now_ns(), suspect.batch)
-            kind = BatchErrorType.UNKNOWN_ERROR
-            event: e.BatchEvent
-            if suspect.key is None:
-                event = e.BatchFailed(*head, message, kind, is_recoverable=False)
-                failed.append(f"batch {batch.batch_id!r} is failed: {message}")
-            else:
-                event = e.ItemUpdated(
-                    *head,
-                    suspect.key,
-                    ItemStatus.FAILED,
-                    None,
-                    message,
-                    kind,
-                    is_recoverable=False,
-                )
-                failed.append(
-                    f"item {suspect.key!r} of batch {batch.batch_id!r} is failed: {message}"
-                )
-            writer.commit(event, durable=True)
+        with self._writer.lock:
+            self._writer.ready()
+            if self._executing:
+                return []
+            most = self._policy.recovery.max_recovery_attempts if limit is None else limit
+            failed = deaths.settle(self._writer, most, cause)
         self.poisoned += failed
         return failed
 
@@ -208,21 +167,26 @@ class Session:
         """
         with self._writer.lock:
             self._writer.ready()
-            event = e.Recovered(
-                self._writer.next_sequence,
-                self._writer.now_ns(),
-                e.NO_BATCH,
-                reason,
-                priority,
-                strategy,
-                batches,
-                reset,
-                from_batch,
-                duration_ms,
+            self._commit_decision(
+                e.Recovered(
+                    self._writer.next_sequence,
+                    self._writer.now_ns(),
+                    e.NO_BATCH,
+                    reason,
+                    priority,
+                    strategy,
+                    batches,
+                    reset,
+                    from_batch,
+                    duration_ms,
+                )
             )
-            # The decision is the caller's; what the fold refuses must never stand in the journal.
-            apply(copy(self._writer.state), event)
-            self._writer.commit(event, durable=True)
+            self._roster.forget()
+
+    def _commit_decision(self, event: e.BatchEvent) -> None:
+        """Commit what a caller decided; what the fold refuses must never stand in the journal."""
+        apply(copy(self._writer.state), event)
+        self._writer.commit(event, durable=True)
 
     def __repr__(self) -> str:
         return f"<Session {self.name!r} in {self._writer.folder.root}>"
@@ -536,16 +500,11 @@ class Session:
         """
         with self._writer.lock:
             self._writer.ready()
-            event = e.Retried(
-                self._writer.next_sequence,
-                self._writer.now_ns(),
-                e.NO_BATCH,
-                batches,
-                items,
+            self._commit_decision(
+                e.Retried(
+                    self._writer.next_sequence, self._writer.now_ns(), e.NO_BATCH, batches, items
+                )
             )
-            # The choice is the caller's; what the fold refuses must never stand in the journal.
-            apply(copy(self._writer.state), event)
-            self._writer.commit(event, durable=True)
 
     def restore(self, old: SessionState, version: int) -> int:
         """Make an older version the state again, as a new version; return its number."""

@@ -77,13 +77,14 @@ class Turn:
         self._lock.acquire()
 
     def await_predecessor(self, before: leases.Lease | None) -> None:
-        """Return once the last writer is surely gone; a copy takes a few seconds.
+        """Return once the last writer is surely gone; that may take a few seconds.
 
         Errors: `AlreadyLockedError` where it is on another host and may live.
         """
+        if before is None:
+            return
         watcher = presence.Watcher(self._identify(), self._clock, self._stale_after_seconds)
-        found = presence.wait_until_gone(self._site, before, watcher)
-        if before is not None and found is Standing.ELSEWHERE:
+        if presence.wait_until_gone(self._site, before, watcher) is Standing.ELSEWHERE:
             self.notice = (
                 f"process {before.pid} on {before.host} wrote this session and was silent for"
                 f" {self._stale_after_seconds:g} s; it is taken over"
@@ -93,11 +94,7 @@ class Turn:
         """Go on in the line of the last writer, or begin one where the folder is a copy."""
         status = self._folder.stat()
         if status is None:
-            raise StorageError(
-                f"the session's folder is no longer at {self._folder.root}",
-                operation="stat",
-                path=self._folder.root,
-            )
+            raise heartbeat.gone(self._folder)
         self.inode = status.inode
         if before is None:
             self.lineage = uuid.uuid4().hex
@@ -111,35 +108,35 @@ class Turn:
             )
 
     def take(self, highest: int, session_uid: str) -> None:
-        """Create the next free lease, durably; exactly one writer can create each.
+        """Create the lease after the highest epoch in use, durably; exactly one writer can.
 
-        Errors: `SupersededError` where this is a further lease of one writer and another writer was
-            quicker.
+        The highest is what was in use when the last writer was judged to be gone: whoever was
+        quicker since is met at this very number, also where the OS lock does not reach.
+        Errors: `AlreadyLockedError` where another one was; `SupersededError` where this is a
+            further lease of a writer.
         """
         process = self._identify()
         self._folder.make_folder("leases")
         epoch = highest + 1
-        while True:
-            lease = leases.Lease(
-                epoch=epoch,
-                session=self._site.name,
-                session_uid=session_uid,
-                lineage=self.lineage,
-                host=process.host,
-                boot_id=process.boot_id,
-                pid=process.pid,
-                process_started=process.process_started,
-                folder_inode=self.inode,
-                taken_at_ns=self._clock.now_ns(),
-            )
-            # From here on the name may be ours, whatever fails or interrupts us in between.
-            self._claimed = epoch
-            if self._folder.create_whole(leases.lease_path(epoch), leases.encode_lease(lease)):
-                break
+        lease = leases.Lease(
+            epoch=epoch,
+            session=self._site.name,
+            session_uid=session_uid,
+            lineage=self.lineage,
+            host=process.host,
+            boot_id=process.boot_id,
+            pid=process.pid,
+            process_started=process.process_started,
+            folder_inode=self.inode,
+            taken_at_ns=self._clock.now_ns(),
+        )
+        # From here on the name may be ours, whatever fails or interrupts us in between.
+        self._claimed = epoch
+        if not self._folder.create_whole(leases.lease_path(epoch), leases.encode_lease(lease)):
             self._claimed = 0
             if self.epoch:
-                self.check()  # not opening: who took this one has superseded us
-            epoch += 1
+                raise heartbeat.superseded(self._folder, epoch)
+            raise leases.refused(self._folder)
         self._enter(epoch)
 
     def _enter(self, epoch: int) -> None:
@@ -176,13 +173,13 @@ class Turn:
     def check(self) -> None:
         """Raise if another writer took over, or if the folder is not where it was."""
         if self._heartbeat is not None:
-            self._heartbeat.check()
+            self._heartbeat.check(claimed=self._claimed)
 
     def beat(self) -> None:
         """Show a sign of life, and look whether the turn is still ours."""
         if self._heartbeat is not None:
             self._heartbeat.beat()
-            self._heartbeat.check()
+            self.check()
 
     def show_end(self) -> None:
         """Show that we end by ourselves, so that nobody waits for a sign of life."""

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from milepost.errors import FormatError
 from milepost.model.consistency import Finding
-from milepost.model.state import SessionState
+from milepost.model.state import SessionState, Suspect
 from milepost.model.status import Judgement, Presence, judge
 from milepost.session import history, presence
+from milepost.session.deaths import suspects_of
 from milepost.session.registry import find
 from milepost.snapshots import manifest
 from milepost.storage import lease as leases
@@ -28,8 +29,10 @@ class View(NamedTuple):
         findings: What was met while it was read.
         is_lossy: Whether acknowledged work is missing.
         version: The version that the state was read from.
-        writer: The latest writer: host, pid, since, epoch, and whether it lives.
+        writer: The latest writer: host, pid, since, epoch, its presence, and whether it lives.
         backup_error: What was last wrong with the backup.
+        suspects: What was in hand at deaths and has not ended; a death that is not recorded yet
+            counts.
     """
 
     state: SessionState
@@ -39,6 +42,7 @@ class View(NamedTuple):
     version: int
     writer: dict[str, Any] | None
     backup_error: str
+    suspects: list[Suspect]
 
 
 def look(site: Site, files: history.Files, watcher: Watcher) -> View:
@@ -60,7 +64,13 @@ def look(site: Site, files: history.Files, watcher: Watcher) -> View:
         version=loaded.base.version,
         writer=_writer_of(leases.newest_lease(site.folder), found),
         backup_error=mine.backup_error if mine is not None else _backup_error(site),
+        suspects=_suspects(site, loaded.state, found, watcher),
     )
+
+
+def _suspects(site: Site, state: SessionState, found: Presence, watcher: Watcher) -> list[Suspect]:
+    is_gone = found in {Presence.GONE, Presence.SILENT}
+    return suspects_of(state, site.folder, watcher.here) if is_gone else state.suspects
 
 
 def check_name_of(site: Site, loaded: history.Loaded) -> None:
@@ -86,5 +96,6 @@ def _writer_of(lease: leases.Lease | None, found: Presence) -> dict[str, Any] | 
         "pid": lease.pid,
         "since": datetime.fromtimestamp(lease.taken_at_ns / 1e9, UTC),
         "epoch": lease.epoch,
+        "presence": found.value,
         "alive": found in {Presence.ALIVE, Presence.UNKNOWN},
     }

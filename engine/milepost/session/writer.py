@@ -130,18 +130,21 @@ class Writer:
         try:
             self._take_turn(accept_loss=accept_loss, take_over=take_over)
         except BaseException:
+            self.turn.show_end()
             self.turn.release()
             raise
 
     def _take_turn(self, *, accept_loss: bool, take_over: bool) -> None:
-        before = leases.newest_lease(self._folder, session=self.site.name)
+        # The number before the judgement: whoever takes a turn after it is met at that number.
+        highest = history.highest_epoch(self.archive.files(self._latest_lease()))
+        before = self._latest_lease()
         if not take_over:
             self.turn.await_predecessor(before)
         self.turn.follow(before)
         files = self.archive.files(before)
         uid = before.session_uid if before else history.load(files).state.uid
         # The lease before the look: a writer elsewhere is told before we believe its journal.
-        self.turn.take(history.highest_epoch(files), uid)
+        self.turn.take(highest, uid)
         # Names that a killed writer left in memory alone: we are about to build on them.
         self._folder.settle(
             ("", record.FOLDER, versions.FOLDER, segments.FOLDER, checkpoints.FOLDER)
@@ -158,6 +161,9 @@ class Writer:
         self._keeper = Keeper(self)
         self._keeper.start()
 
+    def _latest_lease(self) -> leases.Lease | None:
+        return leases.newest_lease(self._folder, session=self.site.name)
+
     def _sweep(self) -> None:
         """Remove what crashed publishes left; we hold the lock, so nobody is at it."""
         for folder in ("", versions.FOLDER, segments.FOLDER, checkpoints.FOLDER):
@@ -167,7 +173,7 @@ class Writer:
 
     def backups(self) -> tuple[LocalDirectory, ...]:
         """Where second copies of the immutable files may be."""
-        return self.archive.files(leases.newest_lease(self._folder, session=self.site.name)).backups
+        return self.archive.files(self._latest_lease()).backups
 
     def _adopt(self, loaded: history.Loaded) -> None:
         self.state = loaded.state
@@ -353,9 +359,8 @@ class Writer:
                 journal.flush()
             journal.close()
             self._journal = None
-        loaded = history.load(
-            self.archive.files(leases.newest_lease(self._folder, session=self.site.name))
-        )
+        loaded = history.load(self.archive.files(self._latest_lease()))
+        self.check_turn()  # whoever came while we read has the turn
         if loaded.is_lossy or loaded.state.sequence < self.state.sequence:
             raise damaged(self.site, loaded)
         self.turn.take(max(self.turn.epoch, loaded.epoch), self.state.uid)

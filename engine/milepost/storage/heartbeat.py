@@ -6,6 +6,8 @@
 - `leases/<epoch>.seen` remembers, for each boot of an observer, which count it saw and since when
   by its own monotonic clock. So silence is measured by one clock alone, also over several runs of
   the observer, and neither a jump of a wall clock nor two hosts that disagree on the time count.
+- A turn is ours for as long as ours is the highest lease. The leases are listed for that: a
+  successor's may have been followed by others and let go of while we were asleep.
 
 Source: FORMAT.md, "Leases".
 """
@@ -18,8 +20,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from milepost.errors import FormatError, StorageError, SupersededError
-from milepost.storage.lease import lease_path, newest_lease
+from milepost.errors import StorageError, SupersededError
+from milepost.storage.lease import epoch_of, newest_lease
 
 if TYPE_CHECKING:
     from milepost.storage.directory import AppendedFile, LocalDirectory
@@ -58,8 +60,9 @@ def seen_path(epoch: int) -> str:
 def read_beat(folder: LocalDirectory, epoch: int) -> Beat:
     """The latest sign of life of an epoch's writer."""
     try:
-        text = folder.read(beat_path(epoch), size_bytes_max=_BEAT_BYTES).decode("ascii").strip()
-    except (StorageError, FormatError, UnicodeError):
+        # Its first bytes alone: whatever else got into it, these are what the writer overwrites.
+        text = folder.read_head(beat_path(epoch), _BEAT_BYTES)[0].decode("ascii").strip()
+    except (StorageError, UnicodeError):
         return Beat("", has_ended=False)
     return Beat(text, has_ended=text == _ENDED)
 
@@ -92,7 +95,7 @@ def _read_seen(folder: LocalDirectory, epoch: int) -> dict[str, tuple[str, float
     try:
         data = folder.read(seen_path(epoch), size_bytes_max=_SEEN_BYTES_MAX)
         return msgspec.json.decode(data, type=dict[str, tuple[str, float]])
-    except (StorageError, FormatError, msgspec.MsgspecError, UnicodeError):
+    except (StorageError, msgspec.MsgspecError, UnicodeError, RecursionError):
         return {}  # the watching begins again
 
 
@@ -103,6 +106,27 @@ def mark_ended(folder: LocalDirectory, epoch: int) -> None:
     heartbeat.close()
 
 
+def gone(folder: LocalDirectory) -> StorageError:
+    """The error for a session's folder that is not where it was."""
+    return StorageError(
+        f"the session's folder is no longer at {folder.root}",
+        operation="stat",
+        path=folder.root,
+        hint="put it back, or run again where it is now",
+    )
+
+
+def superseded(folder: LocalDirectory, epoch: int) -> SupersededError:
+    """The error for a writer whose turn another one took, in that epoch."""
+    lease = newest_lease(folder)
+    is_known = lease is not None and lease.epoch == epoch
+    who = f"process {lease.pid} on {lease.host}" if lease and is_known else "another process"
+    return SupersededError(
+        f"{who} took this session over in epoch {epoch}",
+        hint="what was acknowledged before is kept; run the command again",
+    )
+
+
 class Heartbeat:
     """The counter beside the lease, and the look whether the turn is still ours."""
 
@@ -110,7 +134,8 @@ class Heartbeat:
         self._folder = folder
         self._epoch = epoch
         self._inode = inode
-        self._next_lease = folder.full(lease_path(epoch + 1))
+        self._leases = folder.full("leases")
+        self._names: list[str] = []  # with which the turn was ours
         self._count = 0
         self._file: AppendedFile | None = None
 
@@ -129,27 +154,36 @@ class Heartbeat:
                 self._file = self._folder.create(beat_path(self._epoch))
             self._file.overwrite(f"{text:>{_BEAT_BYTES - 1}}\n".encode())
 
-    def check(self) -> None:
+    def check(self, *, claimed: int = 0) -> None:
         """Raise if another writer took over, or if the folder is not where it was.
 
+        `claimed` is the epoch of a further lease that this writer is at or has left half made.
         Errors: `SupersededError`; `StorageError` for a moved or deleted folder.
         """
-        # A successor takes exactly one more than the highest number in use, so one look is enough.
-        if os.path.exists(self._next_lease):
-            lease = newest_lease(self._folder)
-            who = f"process {lease.pid} on {lease.host}" if lease else "another process"
-            raise SupersededError(
-                f"{who} took this session over in epoch {self._epoch + 1}",
-                hint="what was acknowledged before is kept; run the command again",
-            )
         status = self._folder.stat()
         if status is None or status.inode != self._inode:
-            raise StorageError(
-                f"the session's folder is no longer at {self._folder.root}",
-                operation="stat",
-                path=self._folder.root,
-                hint="put it back, or run again where it is now",
-            )
+            raise gone(self._folder)
+        try:
+            names = os.listdir(self._leases)
+        except OSError:
+            names = []
+        if names and names == self._names:
+            return
+        highest = max(map(epoch_of, names), default=0)
+        if highest == self._epoch:
+            self._names = names
+            return
+        if highest > self._epoch:
+            if highest == claimed:
+                return
+            raise superseded(self._folder, highest)
+        raise StorageError(
+            f"the lease of epoch {self._epoch}, in which this process writes, was removed from"
+            f" {self._leases}",
+            operation="list",
+            path="leases",
+            hint="leave the files of a store alone while it is written; run the command again",
+        )
 
     def close(self) -> None:
         """Close the beat file; what it shows stays."""

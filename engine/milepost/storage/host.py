@@ -40,6 +40,10 @@ class HostIdentity(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     process_started: str
 
+    def shares_boot(self, host: str, boot_id: str) -> bool:
+        """Whether a process of that host and boot ran on this one, where OS locks tell of it."""
+        return boot_id == self.boot_id and (bool(boot_id) or host == self.host)
+
 
 def this_process() -> HostIdentity:
     """The identity of the process that calls (after a fork, the child's own)."""

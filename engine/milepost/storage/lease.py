@@ -3,8 +3,11 @@
 - On one boot of one host the OS lock alone says who lives: it ends with its process, however that
   ends. The lock file is never deleted, and a lock on a file that is no longer under its name counts
   for nothing.
+- Who only looks asks for a shared lock. A starter that meets nothing but looks asks again and is
+  not refused: only an exclusive lock is a writer's.
 - An epoch is taken by creating `leases/<epoch>.json` where no such file was: exactly one writer
   can, also where locks do not work. The file is immutable and carries its own checksum.
+
 Source: FORMAT.md, "Leases".
 """
 
@@ -14,6 +17,7 @@ import errno
 import hashlib
 import os
 import sys
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -38,8 +42,11 @@ if TYPE_CHECKING:
 LOCK_NAME: Final = "writer.lock"
 LEASE_BYTES_MAX: Final = 1 << 16
 LEASE_FORMAT: Final = 1
-PROBE_GRACE_SECONDS: Final = 0.25
-"""A status probe holds the lock for an instant; a starter asks again for this long."""
+PATIENCE_SECONDS: Final = 0.25
+"""A writer may be about to end; a starter asks again for this long."""
+LOOKS_SECONDS_MAX: Final = 10.0
+"""Looks hold the lock for an instant each. Only one that was stopped in it holds it for so long."""
+_ASK_AGAIN_SECONDS: Final = 0.005
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,12 +128,14 @@ def _checksum(body: bytes) -> str:
 
 def epochs(folder: LocalDirectory) -> list[int]:
     """The epochs that were taken, in order, readable or not."""
-    found: list[int] = []
-    for name in folder.names("leases"):
-        stem, _, ending = name.partition(".")
-        if ending in {"json", "beat"} and stem.isascii() and stem.isdigit():
-            found.append(int(stem))
-    return sorted(set(found))
+    return sorted({epoch for name in folder.names("leases") if (epoch := epoch_of(name))})
+
+
+def epoch_of(name: str) -> int:
+    """The epoch that a file of this name takes; 0 for any other file."""
+    stem, _, ending = name.partition(".")
+    is_ours = ending in {"json", "beat"} and stem.isascii() and stem.isdigit()
+    return int(stem) if is_ours else 0
 
 
 def read_lease(folder: LocalDirectory, epoch: int) -> Lease:
@@ -156,8 +165,24 @@ class WriterLock:
         self._path = folder.full(LOCK_NAME)
         self._lock = filelock.FileLock(self._path, thread_local=False)
 
-    def acquire(self, *, patience_seconds: float = PROBE_GRACE_SECONDS) -> None:
+    def acquire(self, *, patience_seconds: float = PATIENCE_SECONDS) -> None:
         """Take the lock, or raise `AlreadyLockedError` naming the holder as far as it is known."""
+        until = time.monotonic() + patience_seconds
+        while not self._try():
+            now = time.monotonic()
+            if now >= until and _is_exclusive(self._path):
+                raise refused(self._folder)
+            if now >= until + LOOKS_SECONDS_MAX:
+                raise AlreadyLockedError(
+                    f"a process that only looks at this session has held its {LOCK_NAME} for"
+                    f" {LOOKS_SECONDS_MAX:g} s",
+                    operation="lock",
+                    path=LOCK_NAME,
+                    hint="end the `milepost` command that is stopped, and try again",
+                )
+            time.sleep(_ASK_AGAIN_SECONDS)
+
+    def _try(self) -> bool:
         if not os.path.isdir(self._folder.root):
             # The lock's own library would make the folder anew.
             raise StorageError(
@@ -166,9 +191,9 @@ class WriterLock:
                 path=LOCK_NAME,
             )
         try:
-            self._lock.acquire(timeout=patience_seconds, poll_interval=0.02)
+            self._lock.acquire(blocking=False)
         except filelock.Timeout:
-            raise self._refusal() from None  # how a lock is waited for is nobody's business
+            return False
         except OSError as error:
             raise StorageError(
                 f"cannot lock {LOCK_NAME}: {error.strerror or error}",
@@ -176,13 +201,14 @@ class WriterLock:
                 path=LOCK_NAME,
                 hint="a session on read-only media can be read, not written",
             ) from error
+        return True
 
     def held_elsewhere(self) -> bool:
         """Whether a living process holds the lock; on media that cannot lock, nobody does."""
         if not os.path.exists(self._path) or self._lock.is_locked:
             return False
         if sys.platform != "win32":
-            return _locked_by_somebody(self._path)
+            return _is_exclusive(self._path)
         try:
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
@@ -197,30 +223,37 @@ class WriterLock:
         if self._lock.is_locked:
             self._lock.release(force=True)
 
-    def _refusal(self) -> AlreadyLockedError:
-        lease = newest_lease(self._folder)
-        if lease is None:
-            return AlreadyLockedError(
-                "another process writes this session", operation="lock", path=LOCK_NAME
-            )
-        since = utc(lease.taken_at_ns)
+
+def refused(folder: LocalDirectory) -> AlreadyLockedError:
+    """The refusal of a starter by a writer that lives, named as far as it is known."""
+    lease = newest_lease(folder)
+    if lease is None:
         return AlreadyLockedError(
-            f"session {lease.session!r} is being written by process {lease.pid} on {lease.host}"
-            f" since {since:%Y-%m-%d %H:%M:%S} UTC",
-            operation="lock",
-            path=LOCK_NAME,
-            holder={
-                "host": lease.host,
-                "pid": lease.pid,
-                "since": since,
-                "epoch": lease.epoch,
-            },
-            hint="wait for it to end, or stop it; reading works meanwhile",
+            "another process writes this session", operation="lock", path=LOCK_NAME
         )
+    since = utc(lease.taken_at_ns)
+    return AlreadyLockedError(
+        f"session {lease.session!r} is being written by process {lease.pid} on {lease.host}"
+        f" since {since:%Y-%m-%d %H:%M:%S} UTC",
+        operation="lock",
+        path=LOCK_NAME,
+        holder={
+            "host": lease.host,
+            "pid": lease.pid,
+            "since": since,
+            "epoch": lease.epoch,
+        },
+        hint="wait for it to end, or stop it; reading works meanwhile",
+    )
 
 
-def _locked_by_somebody(path: str) -> bool:
-    """Ask for a shared lock through a reader's descriptor: it works on read-only media too."""
+def _is_exclusive(path: str) -> bool:
+    """Whether somebody holds more than a look's shared lock.
+
+    It asks for a shared one through a reader's descriptor: that works on read-only media too.
+    """
+    if sys.platform == "win32":
+        return True  # there are no shared locks
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:

@@ -15,8 +15,9 @@ from milepost.model.state import (
     ItemProgress,
     PlanPart,
     SessionState,
+    Suspect,
 )
-from milepost.types import BatchErrorType, ItemStatus
+from milepost.types import BatchErrorType, ItemStatus, Outcome
 from support.histories import START_NS, UID, History, Story, folded, histories
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def test_no_history_leads_to_an_error(history: History) -> None:
     # Clocks set back are in these histories, and are notices, never errors.
     for finding in check(folded(history.events)):
         assert not finding.is_error
-        assert finding.rule in {"clock", "items-total"}
+        assert finding.rule in {"clock", "items-total", "batch-total"}
 
 
 def batch_twice(state: SessionState) -> None:
@@ -157,6 +158,106 @@ def test_each_rule_finds_what_it_is_for(spoil: Callable[[SessionState], None], r
     assert all(finding.is_error and finding.message for finding in found)
 
 
+def ended() -> SessionState:
+    """A session that has ended with everything done but one batch, which failed."""
+    story = Story()
+    story.run()
+    story.plan(3)
+    for number in (2, 0):
+        story.start(number)
+        story.end(number)
+    story.start(1)
+    story.give_up(1)
+    story.complete()
+    story.stop(Outcome.FAILED)
+    assert check(story.state) == []
+    return story.state
+
+
+def lost_batch(state: SessionState) -> None:
+    del state.completed_batches[2]
+    state.session_statistics.total_batches_completed -= 1
+
+
+def lost_batches(state: SessionState) -> None:
+    state.plan.append(PlanPart("segments/plan.3-11.00.zst", 3, 9))
+    state.total_batches = 12
+
+
+def still_in_hand(state: SessionState) -> None:
+    state.total_batches = 4
+    state.active_batches[3] = ActiveBatch("b3", 3, START_NS, START_NS)
+
+
+def still_waiting(state: SessionState) -> None:
+    state.total_batches = 4
+    state.pending_batches[3] = ActiveBatch("b3", 3, START_NS, START_NS)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lost_batch, "has ended, and batch 2 did not"),
+        (lost_batches, "has ended, and batches 3, 4, 5, 6, 7 and 4 more did not"),
+        (still_in_hand, "has ended, and batch 3 did not"),
+        (still_waiting, "has ended, and batch 3 did not"),
+    ],
+)
+def test_an_ended_session_has_every_number_completed_or_failed(
+    spoil: Callable[[SessionState], None], message: str
+) -> None:
+    # There, numbers had to stand in the order in which the batches ended.
+    state = ended()
+    spoil(state)
+    (finding,) = check(state)
+    assert (finding.rule, finding.is_error) == ("batch-missing", True)
+    assert finding.message.endswith(message)
+
+
+def test_an_unfinished_session_may_miss_any_number() -> None:
+    state = ended()
+    lost_batch(state)
+    state.outcome = None
+    assert check(state) == []
+
+
+def test_a_total_that_was_said_by_hand_and_not_reached_is_a_notice() -> None:
+    story = Story()
+    story.total(10**12)
+    story.start(0)
+    story.end(0)
+    story.complete()
+    (finding,) = check(story.state)
+    assert (finding.rule, finding.is_error) == ("batch-total", False)
+    assert "1 of 1,000,000,000,000 batches" in finding.message
+
+
+def test_an_end_says_itself_whether_something_failed() -> None:
+    state = ended()
+    state.outcome = Outcome.COMPLETED
+    assert rules(state) == {"outcome"}
+    story = Story()
+    story.complete()
+    story.state.outcome = Outcome.FAILED
+    assert rules(story.state) == {"outcome"}
+
+
+def test_only_the_latest_run_can_be_without_an_end() -> None:
+    story = Story()
+    story.run()
+    story.run()
+    assert check(story.state) == []
+    story.state.executions[0].ended_ns = None
+    assert rules(story.state) == {"run-open"}
+
+
+def test_a_suspect_that_is_not_in_hand_is_a_notice() -> None:
+    state = sound()
+    state.suspects = [Suspect(1, "a", 1)]
+    (finding,) = check(state)
+    assert (finding.rule, finding.is_error) == ("suspect", False)
+
+
 def test_every_finding_is_told_and_not_only_the_first() -> None:
     state = sound()
     for spoil in (batch_number, sum_of_batches, in_flight, plan_gap):
@@ -170,8 +271,12 @@ def test_a_clock_that_was_set_back_is_a_notice() -> None:
     story.wait(-3_600)
     story.end()
     found = check(story.state)
-    assert {finding.rule for finding in found} == {"clock"}
+    assert [finding.rule for finding in found] == ["clock"] * 2
     assert not any(finding.is_error for finding in found)
+    story.start(1)
+    assert any(
+        "batch 1 was begun before the session was" in each.message for each in check(story.state)
+    )
 
 
 def test_more_items_than_were_announced_are_a_notice() -> None:

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ from milepost.errors import (
     SupersededError,
     UnsupportedVersionError,
 )
+from milepost.storage import lease as lease_room
 from milepost.storage.directory import LocalDirectory
 from milepost.storage.heartbeat import Heartbeat
 from milepost.storage.lease import (
@@ -39,6 +41,9 @@ from milepost.storage.lease import (
     newest_lease,
     read_lease,
 )
+
+if sys.platform != "win32":
+    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -457,3 +462,37 @@ def test_a_lease_with_a_field_that_is_not_known_is_read() -> None:
     checksum = hashlib.blake2b(body, digest_size=16).hexdigest().encode()
     data = b'{"lease":' + body + b',"checksum":"' + checksum + b'"}\n'
     assert decode_lease(data, lease_path(3)) == lease(3)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no shared locks")
+def test_looks_never_refuse_a_starter(folder: LocalDirectory) -> None:
+    """Looks that overlap all the time, for longer than a starter waits for another writer."""
+    lock = WriterLock(folder)
+    lock.acquire()
+    lock.release()
+    looking = os.open(folder.full(LOCK_NAME), os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    assert not lock.held_elsewhere(), "one look is no writer to another"
+    end = threading.Timer(3 * lease_room.PATIENCE_SECONDS, os.close, (looking,))
+    end.start()
+    lock.acquire()
+    lock.release()
+    end.join()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no shared locks")
+def test_a_look_that_was_stopped_in_the_middle_is_told_in_the_end(
+    folder: LocalDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_room, "LOOKS_SECONDS_MAX", 0.1)
+    lock = WriterLock(folder)
+    lock.acquire()
+    lock.release()
+    looking = os.open(folder.full(LOCK_NAME), os.O_RDONLY)
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    with pytest.raises(AlreadyLockedError, match="only looks") as caught:
+        lock.acquire(patience_seconds=0)
+    assert caught.value.hint
+    os.close(looking)
+    lock.acquire(patience_seconds=0)
+    lock.release()

@@ -1,0 +1,124 @@
+"""`recover` with execution: a watcher over the store, and what it tells.
+
+- A target that is wrong, or that fits no session yet, is one message; the others go on.
+- The exit code says how it ended: see `_code`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+import milepost
+from milepost_cli import exit_codes, options, telling
+from milepost_cli.passing_on import signals_to
+from milepost_cli.targets import target_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from milepost_cli.targets import Named
+
+
+def carry_on(
+    store: milepost.Store,
+    named: Named,
+    names: Sequence[str],
+    *,
+    keeps_watching: bool,
+    jobs: int,
+    uses_file_events: bool,
+    logs: str | None,
+) -> int:
+    """Watch, and return the exit code.
+
+    Errors: `SessionNotFoundError` where there is nothing to carry on, and nothing to wait for.
+    """
+    # Without --store a job finds its own, which may be made with settings of its own.
+    place = ("--store", store.path) if options.store_path() is not None else ()
+    targets = named.targets(store.path, only=names, options=place)
+    service = milepost.RecoveryService(store)
+    wanted = [*(job.session for job in named.jobs), *names]
+    messages = list(_beforehand(service, targets, named, names))
+    if not keeps_watching and not any(target_of(name, targets) for name in store.names()):
+        raise milepost.SessionNotFoundError(messages[-1])
+    as_json = options.json_wanted()
+    teller = telling.teller(as_json=as_json, named=wanted, title=f"watching {store.path}")
+    with telling.log_folder(logs, as_json=as_json) as folder:
+        watcher = milepost.Watcher(
+            service,
+            targets,
+            jobs=jobs,
+            report=lambda notice: teller.notice(_explained(notice, targets)),
+            keeps_watching=keeps_watching,
+            uses_file_events=uses_file_events,
+            open_output=telling.output_of_children(store, folder),
+            on_tick=teller.rows,
+        )
+        with teller, signals_to(watcher.stop):
+            for message in messages:
+                teller.notice(milepost.WatchNotice.now("trouble", message))
+            number = watcher.run()
+            teller.rows(watcher.rows())
+    if number is not None:
+        return 128 + number
+    return _code(service, watcher.rows(), named)
+
+
+def _beforehand(
+    service: milepost.RecoveryService,
+    targets: Sequence[milepost.Target],
+    named: Named,
+    names: Sequence[str],
+) -> Iterator[str]:
+    """What is to be known before the first look."""
+    for error in named.wrong:
+        yield f"{error}; {error.hint}" if error.hint else str(error)
+    if not service.config.auto_recovery_enabled:
+        yield "auto_recovery_enabled is off: sessions are only told of, and nothing is executed"
+    elif not targets:
+        yield "no target and no [[recover]] table: sessions are only told of, nothing is executed"
+    there = set(service.store.names())
+    for job in named.jobs:
+        if job.session not in there and (not names or job.session in names):
+            yield (
+                f"{job.target}: there is no session {job.session!r} in {service.store.path} yet;"
+                f" milepost run {job.target} begins it"
+            )
+    for name in names:
+        if name not in there and all(job.session != name for job in named.jobs):
+            yield f"there is no session {name!r} in {service.store.path} yet"
+
+
+def _explained(
+    notice: milepost.WatchNotice, targets: Sequence[milepost.Target]
+) -> milepost.WatchNotice:
+    """With why nothing is done about a session that wants something."""
+    status = notice.status
+    if not isinstance(status, milepost.RequiresRecovery) or notice.session is None:
+        return notice
+    why = ""
+    if status.is_held:
+        why = f"left alone; {status.hint}"
+    elif target_of(notice.session, targets) is None:
+        why = "no target carries it on"
+    return msgspec.structs.replace(notice, message=f"{notice.message}; {why}") if why else notice
+
+
+def _code(service: milepost.RecoveryService, rows: list[milepost.Row], named: Named) -> int:
+    """The worst that any session with a target came to.
+
+    12 for one that cannot be read or does not add up, 1 for one that was given up or a target that
+    is wrong, 3 for one that ended with failed batches.
+    """
+    mine = [row for row in rows if row.has_target]
+    found = [service.judge(row.session) for row in mine]
+    if any(exit_codes.is_damage(status) for status, _ in found):
+        return exit_codes.DAMAGED
+    if named.wrong or any(row.doing == "given up" for row in mine):
+        return exit_codes.FAILED
+    failed = milepost.SessionStatus.FAILED
+    if any(view is not None and view.judgement.status is failed for _, view in found):
+        return exit_codes.FAILED_BATCHES
+    return exit_codes.FINE

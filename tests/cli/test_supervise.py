@@ -1,0 +1,206 @@
+"""`run --supervise`: real processes, killed for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+import milepost
+from support.commands import run, start
+from support.gates import ITEMS, Gate
+
+if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
+AT_ONCE = {"MILEPOST_RECOVERY_DELAY_SECONDS": "0"}
+
+POISON = """
+import milepost, os
+
+@milepost.job("poison", batches=range(4), workers=2)
+def poison(batch):
+    if batch.payload == 2:
+        os.kill(os.getpid(), 9)
+"""
+
+
+def supervise(here: Path, *words: str, **env: str) -> subprocess.Popen[str]:
+    return start("run", "--supervise", *words, cwd=here, env={**AT_ONCE, **env})
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
+def test_a_killed_job_is_carried_on_to_its_end(here: Path, store: milepost.Store) -> None:
+    gate = Gate(here, "job")
+    process = supervise(here, "job.py", "-s", store.path)
+    gate.kill_run(1)
+    gate.wait_for_run(2)
+    gate.open()
+    code, out, err = ended(process)
+    assert code == 0, err
+    assert gate.done == list(range(ITEMS)), "nothing twice, nothing lost"
+    assert out.split() == [word for item in range(ITEMS) for word in ("did", str(item))]
+    lines = err.splitlines()
+    assert all(line.startswith("milepost: ") for line in lines)
+    first = next(line for line in lines if " ended: " in line)
+    assert " ended: killed by SIGKILL" in first
+    assert lines[-1].startswith("milepost: process ")
+    assert " ended: exit code 0" in lines[-1]
+    state = store.load_progress("job")
+    assert "killed by SIGKILL" in (state.executions[0].error_message or "")
+    assert state.executions[-1].program == "milepost run job.py"
+
+
+def test_any_command_with_a_loop_is_supervised(here: Path) -> None:
+    gate = Gate(here, "loop", is_script=True)
+    path = os.path.abspath("mine")
+    process = supervise(here, "-s", "mine", "--", sys.executable, "loop.py")
+    gate.kill_run(1)
+    gate.open()
+    code, _, err = ended(process)
+    assert code == 0, err
+    assert gate.done == list(range(ITEMS))
+    assert milepost.Store(path).load_progress("loop").outcome is milepost.Outcome.COMPLETED
+
+
+@pytest.mark.parametrize("where", ["option", "job", "environment"])
+def test_it_finds_the_store_as_run_does(where: str, here: Path) -> None:
+    gate = Gate(here, "job")
+    if where == "job":
+        text = gate.file.read_text().replace('["only"]', '["only"], store="mine"')
+        gate.file.write_text(text)
+    words = ["-s", "mine"] if where == "option" else []
+    environment = {"MILEPOST_STORE": "mine"} if where == "environment" else {}
+    process = supervise(here, "job.py", *words, **environment)
+    gate.kill_run(1)
+    gate.open()
+    code, _, err = ended(process)
+    assert code == 0, err
+    assert gate.done == list(range(ITEMS))
+    assert milepost.Store("mine").names() == ["job"]
+
+
+def test_the_options_of_the_job_are_handed_on(here: Path, store: milepost.Store) -> None:
+    text = """
+import milepost, threading
+meet = threading.Barrier(3, timeout=30)
+
+@milepost.job("wide", batches=["a", "b", "c"])
+def wide(batch):
+    meet.wait()
+"""
+    (here / "wide.py").write_text(text)
+    words = ["--workers", "3", "--durability", "disk", "--plan", "extend", "--attempts", "1"]
+    code, out, err = ended(supervise(here, "wide.py", "-s", store.path, *words, "--json"))
+    assert code == 0, err
+    assert json.loads(out)["completed"] == 3, "stdout has the result of the job alone"
+    told = [json.loads(line) for line in err.splitlines()]
+    assert [each["event"] for each in told] == ["started", "ended"]
+    assert told[1]["exit_code"] == 0
+    assert told[0]["at"].endswith("Z")
+
+
+def test_what_kills_each_time_ends_as_poison(here: Path, store: milepost.Store) -> None:
+    (here / "poison.py").write_text(POISON)
+    code, _, err = ended(supervise(here, "poison.py", "-s", store.path))
+    assert code == 3, err
+    state = store.load_progress("poison")
+    assert sorted(state.completed_batches) == [0, 1, 3]
+    assert "killed by SIGKILL" in state.failed_batches[2].error_message
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "status"),
+    [
+        (signal.SIGINT, 130, milepost.SessionStatus.STOPPED),
+        (signal.SIGTERM, 143, milepost.SessionStatus.INTERRUPTED),
+        (signal.SIGHUP, 143, milepost.SessionStatus.INTERRUPTED),
+    ],
+)
+def test_a_signal_is_passed_on_and_the_save_awaited(
+    number: signal.Signals,
+    code: int,
+    status: milepost.SessionStatus,
+    here: Path,
+    store: milepost.Store,
+) -> None:
+    gate = Gate(here, "job")
+    process = supervise(here, "job.py", "-s", store.path)
+    gate.wait_for_run(1)
+    process.send_signal(number)
+    gate.open()
+    assert ended(process)[0] == code
+    assert store.view("job").judgement.status is status
+    assert gate.done == list(range(6)), "the item in hand was finished, and no other begun"
+
+
+def test_the_exit_code_is_that_of_the_last_run(here: Path, store: milepost.Store) -> None:
+    (here / "fails.py").write_text(POISON.replace("os.kill(os.getpid(), 9)", "raise ValueError"))
+    assert ended(supervise(here, "fails.py", "-s", store.path))[0] == 3
+    words = ["-s", store.path, "--", sys.executable, "-c"]
+    assert ended(supervise(here, *words, "raise SystemExit(7)"))[0] == 7
+    killed = "import os; os.kill(os.getpid(), 11)"
+    code, _, err = ended(supervise(here, *words, killed))
+    assert code == 128 + 11
+    assert err.count("started process") == 4, "what never comes so far as a session is given up"
+
+
+def test_what_has_run_to_its_end_is_run_once_and_does_nothing(
+    here: Path, store: milepost.Store
+) -> None:
+    gate = Gate(here, "job")
+    gate.open()
+    for _ in range(2):
+        code, _, err = ended(supervise(here, "job.py", "-s", store.path))
+        assert code == 0
+        assert err.count("started process") == 1
+    assert gate.done == list(range(ITEMS))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--", "python", "x.py"], "a command after -- is run under supervision alone"),
+        (["--supervise", "job.py", "--", "ls"], "job.py and a command after -- are two pieces"),
+        (["--supervise", "--"], "there is no command after --"),
+        (["--supervise"], "Missing argument"),
+        ([], "Missing argument"),
+        (["--supervise", "--workers", "2", "--", "ls"], "--workers is for a job"),
+        (["--supervise", "--", "no-such-command"], "cannot start 'no-such-command'"),
+        (["--supervise", "nothing.py"], "nothing.py does not exist"),
+    ],
+    ids=str,
+)
+def test_wrong_use_is_one_message(
+    words: list[str], message: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = run("run", *words)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"error: {message}" in ran.err
+    assert "\nhint: " in ran.err
+
+
+def test_the_hint_for_a_command_can_be_typed(here: Path) -> None:
+    ran = run("run", "--", "python", "my crawl.py")
+    assert ran.err.endswith("hint: milepost run --supervise -- python 'my crawl.py'\n")
+
+
+def test_a_target_that_raises_is_told_before_anything_runs(here: Path) -> None:
+    (here / "bad.py").write_text("1 / 0\n")
+    ran = run("run", "--supervise", "bad.py")
+    assert (ran.code, ran.out) == (1, "")
+    assert "bad.py raised ZeroDivisionError while it was imported" in ran.err
+    told = run("run", "--supervise", "bad.py", "--json")
+    assert (told.code, told.error["type"], told.error["exit_code"]) == (1, "TargetError", 1)
