@@ -2,6 +2,7 @@
 
 - Everything is in the folder, and copying it copies the work. Nothing in it is ever executed.
 - Reading takes no lock and writes nothing, so it works beside a writer and on read-only media.
+- It is long because it is one face; where things are is the store folder's business.
 
 Source: FORMAT.md, "Store".
 """

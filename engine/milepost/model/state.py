@@ -7,6 +7,9 @@
 - `success_rate` has one definition everywhere: completed / (completed + failed); skipped items are
   left out, and with nothing finished it is `None`.
 
+It is long because it is one table: every struct of a snapshot, each field with its meaning, in the
+order in which they stand on disk.
+
 Source: FORMAT.md, "Session state".
 """
 

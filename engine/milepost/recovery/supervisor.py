@@ -70,7 +70,9 @@ class Supervisor:
             wait_seconds = pace.after_run(self._marks())
             if wait_seconds is None:
                 count = pace.restarts - 1
-                message = f"given up: {count:,} starts in a row brought nothing; the last: {ending}"
+                message = (
+                    f"given up: {count:,} starts in a row without progress; the last: {ending}"
+                )
                 self._say("gave_up", message)
                 return ending.exit_code or EXIT_FAILED
             if wait_seconds:

@@ -353,7 +353,7 @@ class Watcher:
         wait_seconds = each.pace.after_run({each.name: each.mark})
         if wait_seconds is None:
             count = each.pace.restarts - 1
-            self._give_up(each, f"{count:,} starts in a row brought nothing; the last: {latest}")
+            self._give_up(each, f"{count:,} starts in a row without progress; the last: {latest}")
             return
         each.start_at = time.monotonic() + wait_seconds
         if wait_seconds:

@@ -4,6 +4,8 @@
 - A call that returned survives what the session's durability says. Batch ends, checkpoints,
   snapshots, data and `flush` return when they are on the disk, whatever the durability.
 - What is taken up again goes on inside the interrupted batches, with their item records.
+- It is long because it is one face: each method is one thing that a program may say to its session,
+  and what is behind it (writer, roster, deaths, batches) has a file of its own.
 """
 
 from __future__ import annotations

@@ -10,6 +10,8 @@
 - A call that was interrupted half way (Ctrl-C, MemoryError) leaves a mark; the next one folds again
   from the disk before it does anything.
 - All public methods may be called from any thread; those that say so want the lock held.
+- It is long because it is one protocol: opening, committing, mending, saving and closing share the
+  flags by which each knows what the others left undone.
 
 Source: FORMAT.md, "Opening a session", "Rotation".
 """

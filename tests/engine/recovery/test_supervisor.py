@@ -108,7 +108,7 @@ def test_a_death_before_any_session_is_tried_again_up_to_the_limit(
     assert supervised.run("os.kill(os.getpid(), 9)") == 137
     assert supervised.starts == 2 + AT_ONCE.max_recovery_attempts
     (given_up,) = supervised.told.of("gave_up")
-    assert "4 starts in a row brought nothing; the last: killed by SIGKILL" in given_up.message
+    assert "4 starts in a row without progress; the last: killed by SIGKILL" in given_up.message
 
 
 def test_a_death_between_two_sessions_is_carried_on(supervised: Supervised) -> None:

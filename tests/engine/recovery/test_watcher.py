@@ -236,7 +236,7 @@ def test_work_that_never_gets_on_waits_longer_each_time_and_is_given_up(
         store, target(tmp_path, DIE, "hopeless"), target(tmp_path, FINISH), config=config
     )
     assert (rows["hopeless"].doing, rows["hopeless"].runs) == ("given up", 4)
-    assert "4 starts in a row brought nothing; the last: exit code 5" in rows["hopeless"].detail
+    assert "4 starts in a row without progress; the last: exit code 5" in rows["hopeless"].detail
     assert [each.wait_seconds for each in told.of("waiting")] == [0.01, 0.02, 0.04]
     assert len(told.of("gave_up")) == 1
     assert rows["fine"].doing == "fine"
