@@ -42,7 +42,8 @@ def carry_on(
     wanted = [*(job.session for job in named.jobs), *names]
     messages = list(_beforehand(service, targets, named, names))
     if not keeps_watching and not any(target_of(name, targets) for name in store.names()):
-        raise milepost.SessionNotFoundError(messages[-1])
+        nothing_fits = f"no session in {store.path} is named by a target or a [[recover]] table"
+        raise milepost.SessionNotFoundError(messages[-1] if messages else nothing_fits)
     as_json = options.json_wanted()
     teller = telling.teller(as_json=as_json, named=wanted, title=f"watching {store.path}")
     with telling.log_folder(logs, as_json=as_json) as folder:
@@ -113,7 +114,10 @@ def _code(service: milepost.RecoveryService, rows: list[milepost.Row], named: Na
     is wrong, 3 for one that ended with failed batches.
     """
     mine = [row for row in rows if row.has_target]
-    found = [service.judge(row.session) for row in mine]
+    try:
+        found = [service.judge(row.session) for row in mine]
+    except milepost.MilepostError as error:  # it was told of while it was watched
+        return exit_codes.code_of(error)
     if any(exit_codes.is_damage(status) for status, _ in found):
         return exit_codes.DAMAGED
     if named.wrong or any(row.doing == "given up" for row in mine):

@@ -14,7 +14,7 @@ import importlib
 import importlib.util
 import os
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import milepost
 from milepost_cli.failure import UserCodeError, WrongUseError
@@ -55,12 +55,17 @@ def _is_module(source: str, wanted: str | None) -> bool:
     )
 
 
+_PLAIN_SCRIPT: Final = "a loop is not begun while milepost looks for a job in its file"
+
+
 def load(source: str, *, is_module: bool = False) -> ModuleType:
     """Import a file, or a module by its name.
 
-    Errors: `WrongUseError` for a missing one; `UserCodeError` where it raises or exits.
+    Errors: `WrongUseError` for a missing one, and for a plain script, whose loop is not begun;
+        `UserCodeError` where it raises or exits.
     """
-    return _load_module(source) if is_module else _load_file(source)
+    with milepost.refusing_loops(_PLAIN_SCRIPT):
+        return _load_module(source) if is_module else _load_file(source)
 
 
 def _load_module(name: str) -> ModuleType:
@@ -106,7 +111,13 @@ def _load_file(file: str) -> ModuleType:
     return module
 
 
-def _failed_import(file: str, error: Exception | SystemExit) -> UserCodeError:
+def _failed_import(file: str, error: Exception | SystemExit) -> UserCodeError | WrongUseError:
+    if isinstance(error, milepost.ConfigurationError) and error.message == _PLAIN_SCRIPT:
+        return WrongUseError(
+            f"{file} has no job: it is a plain script, and its loop was not begun",
+            f"run it as a program: python {file}, or milepost run --supervise -- python {file}; for"
+            " milepost recover name it in a [[recover]] table",
+        )
     if isinstance(error, SystemExit):
         return UserCodeError(
             f"{file} ended the interpreter while it was imported",

@@ -44,6 +44,11 @@ def targets(store_path: str) -> list[milepost.Target]:
     return []
 
 
+def are_there() -> bool:
+    """Whether the user's file has any, whatever the store."""
+    return bool(targets(os.devnull))
+
+
 def _upwards(folder: str) -> Iterator[str]:
     while True:
         yield folder

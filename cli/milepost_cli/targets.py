@@ -35,12 +35,12 @@ class Named(NamedTuple):
     def on_command_line(cls, words: Sequence[str]) -> Named:
         """Ask what each target is.
 
-        Errors: that of the first, where every one of them is wrong.
+        Errors: that of the first, where nothing is left that could be executed.
         """
         answers = asking.ask(words)
         jobs = [each for each in answers if isinstance(each, JobTarget)]
         wrong = [each for each in answers if isinstance(each, TargetError)]
-        if wrong and not jobs:
+        if wrong and not jobs and not tables.are_there():
             raise wrong[0]
         return cls(jobs, wrong)
 

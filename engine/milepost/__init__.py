@@ -37,7 +37,7 @@ from milepost.errors import (
     UnsupportedVersionError,
 )
 from milepost.jobs.job import Job, job
-from milepost.jobs.loop import resume
+from milepost.jobs.loop import refusing_loops, resume
 from milepost.jobs.progress import PlainProgress, progress_line
 from milepost.jobs.result import JobResult
 from milepost.model.consistency import Finding, check
@@ -240,6 +240,7 @@ __all__ = [
     "progress",
     "progress_line",
     "read_file",
+    "refusing_loops",
     "remaining_ns",
     "resolve_path",
     "resume",

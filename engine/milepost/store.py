@@ -352,12 +352,16 @@ class Store:
         """The wall clock by which this store judges ages, in nanoseconds."""
         return self._clock.now_ns()
 
-    def turns(self) -> dict[str, int]:
-        """Session name to the number of its latest turn; nothing is read but names of files."""
-        return {
-            name: max(leases.epochs(self._folder.site(name).folder), default=0)
-            for name in self.names()
-        }
+    def taken_by(self, token: str) -> dict[str, set[int]]:
+        """Session name to the pids that took a turn in it, of the processes of one supervisor."""
+        found: dict[str, set[int]] = {}
+        for site in map(self._folder.site, self.names()):
+            for epoch in leases.epochs(site.folder):
+                with contextlib.suppress(FormatError, StorageError):
+                    lease = leases.read_lease(site.folder, epoch)
+                    if lease.started_by == token:
+                        found.setdefault(site.name, set()).add(lease.pid)
+        return found
 
     def folder_of(self, name: str) -> str:
         """Absolute path of a session's folder."""

@@ -506,3 +506,43 @@ def test_what_is_ignored_stays_so() -> None:
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+PLAIN = """
+import milepost
+for item in milepost.resume(range(5), "plain"):
+    print(item)
+"""
+
+
+@pytest.mark.parametrize("words", [["run"], ["run", "--supervise"], ["recover", "--dry-run"]])
+def test_a_plain_script_is_refused_as_a_target_before_its_loop_begins(
+    here: Path, words: list[str]
+) -> None:
+    (here / "plain.py").write_text(PLAIN)
+    code, out, err = ended(start(*words, "plain.py", cwd=here))
+    assert (code, out) == (2, "")
+    assert "plain.py has no job: it is a plain script, and its loop was not begun" in err
+    assert "milepost run --supervise -- python plain.py" in err
+    assert not (here / ".milepost").exists()
+
+
+def test_a_table_carries_a_script_on_also_without_watching_and_beside_a_wrong_target(
+    here: Path,
+) -> None:
+    (here / "plain.py").write_text(PLAIN)
+    store = milepost.Store(here / ".milepost")
+    with store.session("plain", execute=False) as session:
+        session.set_total_batches(1)
+    (here / "milepost.toml").write_text(
+        f'[[recover]]\nsession="pl*"\ncommand=["{sys.executable}", "plain.py"]\n'
+    )
+    code, _, err = ended(recover(here, "absent.py"))
+    assert code == 1
+    assert "absent.py does not exist" in err
+    assert store.view("plain").judgement.status is milepost.SessionStatus.COMPLETED
+    store.restart("plain")
+    code, _, err = ended(recover(here, "--dry-run"))
+    assert (code, store.load_progress("plain").items_finished) == (0, 0)
+    code, _, err = ended(recover(here))
+    assert (code, store.load_progress("plain").items_finished) == (0, 5)

@@ -42,7 +42,7 @@ def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
 
 def test_the_launchd_agent_is_a_property_list() -> None:
     agent = plistlib.loads(AGENT.read_bytes())
-    assert agent["ProgramArguments"][1:] == ["recover", "crawl.py", "--watch"]
+    assert agent["ProgramArguments"][1:] == ["recover", "places.py", "--watch"]
     # launchd would kill the jobs with their watcher, and they are to live on.
     assert agent["AbandonProcessGroup"] is True
 

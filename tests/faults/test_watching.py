@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 
 import milepost
-from support.watching import AT_ONCE, Told, program, wait_until, watch_to_the_end, watching
+from support.watching import AT_ONCE, Told, program, turns, wait_until, watch_to_the_end, watching
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -242,14 +242,14 @@ def test_a_killed_watcher_leaves_its_children_at_work_and_the_next_leaves_them_a
         wait_until(lambda: any(event == "started" for event, *_ in first.notices()))
         pid = next(pid for event, _, pid, _ in first.notices() if event == "started")
         wait_until(lambda: store.load_progress("work").items_finished > 0)
-    before = store.turns()
+    before = turns(store)
     # Its child works on, and its output has somewhere to go.
     wait_until(lambda: store.load_progress("work").items_finished >= 20)
     os.kill(pid, 0)
     with Killable(tmp_path, store, "second") as second:
         wait_until(lambda: len(second.notices()) >= 2)
         assert second.notices()[1][3].endswith("a process is writing it")
-        assert store.turns() == before
+        assert turns(store) == before
         assert first.process.returncode == -signal.SIGKILL
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: any(event == "started" for event, *_ in second.notices()))

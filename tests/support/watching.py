@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import milepost
+from milepost.storage import lease as leases
+from milepost.storage.directory import LocalDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -150,3 +152,9 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < until, "it never came"
         time.sleep(0.005)
+
+
+def turns(store: milepost.Store) -> dict[str, int]:
+    """Session name to the number of its latest turn."""
+    folders = {name: LocalDirectory(store.folder_of(name)) for name in store.names()}
+    return {name: max(leases.epochs(folder)) for name, folder in folders.items()}

@@ -9,7 +9,7 @@ import click
 import msgspec
 
 import milepost
-from milepost_cli import carrying_on, making_ready, options
+from milepost_cli import carrying_on, making_ready, options, tables
 from milepost_cli.failure import WrongUseError
 from milepost_cli.targets import Named
 
@@ -79,9 +79,9 @@ def command(
 ) -> int:
     """Judge every session of a store, and make ready those whose process died.
 
-    Without a TARGET nothing is executed: it says what it found and did, the most urgent first. With
-    --json one object: store, dry_run, statuses, recovery_details, proposals, failures (each by
-    session), their counts, and next_commands. Exit code 12: something is damaged or beyond
+    Without a TARGET or a table nothing is executed: it says what it found and did, the most urgent
+    first. With --json one object: store, dry_run, statuses, recovery_details, proposals, failures
+    (each by session), their counts, and next_commands. Exit code 12: something is damaged or beyond
     recovery; 1: a recovery failed.
 
     \b
@@ -106,7 +106,7 @@ def command(
     named = Named.on_command_line(targets)
     store = _store(options.store_path() or named.store_path(), max_attempts, delay)
     store.check()
-    if dry_run or not (targets or watch):
+    if dry_run or is_forced or not (targets or watch or tables.are_there()):
         return making_ready.make_ready(
             store,
             named,

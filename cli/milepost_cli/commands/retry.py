@@ -52,7 +52,7 @@ def _meant(state: milepost.SessionState, typed: Iterable[str]) -> list[milepost.
     known: set[milepost.Key] = set()
     for failed in state.failed_batches.values():
         known |= {failed.batch_id, *failed.partial_progress.open}
-    for batch in state.active_batches.values():
+    for batch in (*state.active_batches.values(), *state.pending_batches.values()):
         known |= {batch.batch_id, *batch.open}
     meant: list[milepost.Key] = []
     for word in typed:

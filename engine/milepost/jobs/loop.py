@@ -6,7 +6,9 @@ when it is left, however that happens.
 
 from __future__ import annotations
 
+import contextlib
 import signal
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final, Literal, NoReturn, TypeVar
 
 from milepost.errors import ConfigurationError, UnfinishedError
@@ -20,7 +22,7 @@ from milepost.types import BatchStatus, ItemStatus, Outcome
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Generator, Iterable
     from contextlib import AbstractContextManager
 
     from milepost.jobs.progress import ProgressFactory
@@ -34,6 +36,22 @@ WhenComplete = Literal["stop", "restart", "error"]
 
 WHEN_COMPLETE: Final[tuple[WhenComplete, ...]] = ("stop", "restart", "error")
 BATCH_KEY: Final = "items"
+
+
+_refusal: ContextVar[str] = ContextVar("milepost_refusal", default="")
+
+
+@contextlib.contextmanager
+def refusing_loops(reason: str) -> Generator[None]:
+    """In this block `resume` raises `ConfigurationError` with this reason, and begins nothing.
+
+    For who imports a file only to see what is in it: a plain script would run to its end.
+    """
+    token = _refusal.set(reason)
+    try:
+        yield
+    finally:
+        _refusal.reset(token)
 
 
 def open_store(store: Store | str | os.PathLike[str] | None) -> Store:
@@ -71,6 +89,8 @@ def resume(
 
     Use it as a context manager to have an exception recorded on the item in hand.
     """
+    if reason := _refusal.get():
+        raise ConfigurationError(reason, hint="run it as a program: python FILE.py")
     check_choice("when_complete", when_complete, WHEN_COMPLETE)
     return Loop(
         source,

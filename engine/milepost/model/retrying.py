@@ -54,7 +54,7 @@ def choose_failed(
             chosen.batches.append(number)
             chosen.items[number] = items
             met.update([*items, batch.batch_id])
-    for number, batch in sorted(state.active_batches.items()):
+    for number, batch in sorted((state.active_batches | state.pending_batches).items()):
         items = _failed_items(batch, wanted, error_type)
         if items:
             chosen.items[number] = items

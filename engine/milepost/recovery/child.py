@@ -1,7 +1,9 @@
 """One process that does the work, started by us and waited for.
 
 - It has a process group of its own: a Ctrl-C at the terminal reaches it once, from us, and not
-  twice. It does not die with us: what it does is worth more than who started it.
+  twice. What we pass on reaches the whole group, and after that the group's end is awaited, because
+  the work may be done behind a shell.
+- It does not die with us: what it does is worth more than who started it.
 - Who waits for it knows its end at once, with what the system tells of it: signal, exit code, most
   memory.
 - Its output goes where ours goes, or to a file; never through a pipe that would break with us.
@@ -16,6 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 from milepost.errors import ConfigurationError, MilepostError
@@ -78,6 +81,11 @@ class Ending(NamedTuple):
         )
 
 
+GROUP_SECONDS_MAX: Final = 15.0
+"""How long the group of a process that was told to end is waited for, once it itself is gone."""
+_LOOK_SECONDS: Final = 0.02
+
+
 class Child:
     """A running process."""
 
@@ -111,6 +119,7 @@ class Child:
         self.pid = self._process.pid
         self._reaping = threading.Lock()
         self._has_ended = False
+        self._was_told = False
 
     def wait(self) -> Ending:
         """Return once it has ended; to be called once."""
@@ -130,20 +139,31 @@ class Child:
             self._has_ended = True
             return Ending(self._process.wait())
         self._process.returncode = os.waitstatus_to_exitcode(status)
+        if self._was_told:
+            self._await_group()
         # Bytes on macOS, KiB elsewhere.
         unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
         return Ending(self._process.returncode, usage.ru_maxrss / unit)
 
     def send(self, number: int) -> None:
-        """Pass a signal on; a process that is gone hears nothing."""
+        """Pass a signal on, also to what it has started itself; who is gone hears nothing."""
         with self._reaping:
             if self._has_ended:
                 return
+            self._was_told = True
             with contextlib.suppress(OSError, ValueError):
                 if sys.platform == "win32":
                     self._process.terminate()
                 else:
-                    os.kill(self.pid, number)
+                    os.killpg(self.pid, number)  # a shell does not pass it on
+
+    def _await_group(self) -> None:
+        """Wait for what the process has started itself: after a signal it may still be saving."""
+        until = time.monotonic() + GROUP_SECONDS_MAX
+        with contextlib.suppress(OSError):
+            while time.monotonic() < until:
+                os.killpg(self.pid, 0)
+                time.sleep(_LOOK_SECONDS)
 
 
 def _refusal(program: str, folder: str | None, error: OSError | ValueError) -> MilepostError:

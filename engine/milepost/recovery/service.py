@@ -190,8 +190,8 @@ class RecoveryService:
                 if note:
                     self.store.presence(name, note=True)
                 found.append(Found(name, self.analyze(name)))
-            except MilepostError as error:
-                failures[name] = error.message
+            except Exception as error:  # one session must not stop the scan
+                failures[name] = f"{error}"
         return sorted(found, key=_urgency), failures
 
     def detect_and_recover(

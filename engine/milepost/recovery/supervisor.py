@@ -1,8 +1,9 @@
 """The supervisor: one command, started again after each death until its work is done.
 
-- Which sessions the command works on is seen from the store: those in which it took a turn. So any
-  program will do, also a plain script with a loop in it. Where the command only starts the programs
-  that do (a shell script), they are those in which anybody took a turn while it ran.
+- Which sessions the command works on is seen from the store: those in which it took a turn, or
+  where it took none, a program that it started. So any program will do, also a plain script with a
+  loop in it, or a shell script around one. A token in the environment, which the leases repeat,
+  tells them from what others do in the store.
 - What its end means is read from these sessions, not from its exit code: a session that wants to be
   carried on is made ready, and the command is started again, as the pace allows. So is a command
   that was killed, whatever it had done; an error before it took any turn is final.
@@ -14,13 +15,15 @@ from __future__ import annotations
 import queue
 import signal
 import threading
+import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-from milepost.errors import MilepostError, StoreNotFoundError
+from milepost.errors import MilepostError
 from milepost.recovery.analysis import RequiresRecovery
 from milepost.recovery.child import SIGNALS_PASSED_ON, Child, Ending, environment
 from milepost.recovery.notice import WatchNotice
 from milepost.recovery.pace import Pace, settled
+from milepost.storage.host import STARTED_BY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,6 +48,7 @@ class Supervisor:
         self._store = service.store
         self._command = list(command)
         self._report = report
+        self._token = uuid.uuid4().hex
         self._mine: set[str] = set()
         self._news: queue.SimpleQueue[Ending | int] = queue.SimpleQueue()
         self._signals: list[int] = []
@@ -84,10 +88,12 @@ class Supervisor:
     # The command.
 
     def _run_once(self) -> Ending:
-        before = self._turns()
         child = Child(
             self._command,
-            environment=environment(self._service.config, self._store.path),
+            environment={
+                **environment(self._service.config, self._store.path),
+                STARTED_BY: self._token,
+            },
         )
         threading.Thread(
             target=lambda: self._news.put(child.wait()), name="milepost-supervised", daemon=True
@@ -100,7 +106,7 @@ class Supervisor:
             child.send(news if len(self._signals) <= SIGNALS_PASSED_ON else killing)
         message = f"process {child.pid} ended: {news}"
         self._say("ended", message, pid=child.pid, exit_code=news.exit_code)
-        self._mine |= self._taken_since(before, child.pid)
+        self._mine |= self._taken(child.pid)
         return news
 
     def _sleep(self, seconds: float) -> bool:
@@ -115,30 +121,14 @@ class Supervisor:
 
     # Its sessions.
 
-    def _turns(self) -> dict[str, int]:
+    def _taken(self, pid: int) -> set[str]:
+        """The sessions that the command took a turn in, else those that what it started did."""
         try:
-            return self._store.turns()
-        except StoreNotFoundError:
-            return {}  # the command will make it
-
-    def _taken_since(self, before: dict[str, int], pid: int) -> set[str]:
-        """The sessions that a command which is gone by now took a turn in."""
-        own: set[str] = set()
-        others: set[str] = set()
-        for name, turn in self._turns().items():
-            if turn > before.get(name, 0):
-                writer = self._writer_of(name)
-                if writer.get("pid") == pid:
-                    own.add(name)
-                elif not writer.get("alive"):
-                    others.add(name)
-        return own or others
-
-    def _writer_of(self, name: str) -> dict[str, Any]:
-        try:
-            return self._store.view(name).writer or {}
+            taken = self._store.taken_by(self._token)
         except MilepostError:
-            return {}  # told where it is judged
+            return set()  # the command has not made the store, or it is told where it is judged
+        own = {name for name, pids in taken.items() if pid in pids}
+        return own or set(taken)
 
     def _wanting(self) -> list[str]:
         """Those that want to be carried on."""

@@ -22,7 +22,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from milepost.errors import ConfigurationError, MilepostError
+from milepost.errors import AlreadyLockedError, ConfigurationError, MilepostError
 from milepost.model.status import SessionStatus
 from milepost.recovery.analysis import NoRecoveryNeeded, Unrecoverable
 from milepost.recovery.child import SIGNALS_PASSED_ON, Child, Ending, environment
@@ -98,6 +98,7 @@ class Watcher:
         self._has_changed = True
         self._signals: list[int] = []
         self._store_is_gone = False
+        self._replaced: AlreadyLockedError | None = None
 
     # What others call.
 
@@ -125,6 +126,8 @@ class Watcher:
         finally:
             self._hints.close()
             self._sole.release()
+        if self._replaced is not None:
+            raise self._replaced
         return self._signals[0] if self._signals else None
 
     # One round.
@@ -168,7 +171,7 @@ class Watcher:
     def _is_over(self) -> bool:
         if any(each.is_busy for each in self._watched.values()):
             return False
-        if self._signals:
+        if self._signals or self._replaced is not None:
             return True
         if self._keeps_watching:
             return False
@@ -227,10 +230,10 @@ class Watcher:
         self._has_changed = True
         try:
             each.status, view = self._service.judge(each.name)
-        except MilepostError as error:
-            each.status, each.detail = None, error.message
+        except Exception as error:  # one session must not stop the others
+            each.status, each.detail = None, f"{error}"
             if self._is_store_there():  # else that is what is told, once
-                self._say("trouble", f"{each.name}: {error.message}", each)
+                self._say("trouble", f"{each.name}: {error}", each)
             return
         status = each.status
         each.detail = status.reason if isinstance(status, Unrecoverable) else status.detail
@@ -256,7 +259,7 @@ class Watcher:
         return self._service.config.auto_recovery_enabled and each.wants_to_run
 
     def _begin_what_is_due(self, now: float) -> None:
-        if self._signals:
+        if self._signals or self._replaced is not None:
             return
         due = [
             each
@@ -394,10 +397,14 @@ class Watcher:
             self._say("trouble", f"{error.message}; waiting for it to come back")
 
     def _store_is_back(self) -> None:
-        """It may be another folder by now, with a watcher of its own."""
+        """It may be another folder by now, with a watcher of its own: then ours is over."""
         self._store_is_gone = False
-        self._sole.acquire()
-        self._say("trouble", f"{self._store.path} is back")
+        try:
+            self._sole.acquire()
+        except AlreadyLockedError as error:
+            self._replaced = self._replaced or error
+        else:
+            self._say("trouble", f"{self._store.path} is back")
 
     # Telling.
 

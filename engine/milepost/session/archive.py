@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from milepost.errors import MilepostError, StorageError
 from milepost.session import history
@@ -41,6 +41,9 @@ logger = logging.getLogger("milepost.session")
 
 COPY_AGAIN_SECONDS = 30.0
 """A backup that failed is tried again after this long, or with the next snapshot."""
+
+
+FIRST_VERSION: Final = 1
 
 
 class BackupTask(NamedTuple):
@@ -86,6 +89,20 @@ class Archive:
         self._last_version = loaded.version
         self._versions = versions.list_versions(self._folder)
         self.latest = loaded.base
+        if loaded.base.version == FIRST_VERSION and self._is_first_alone():
+            self._not_copied = BackupTask(loaded.base.name, [])
+
+    def _is_first_alone(self) -> bool:
+        """Whether the version that the session was made with, by no writer, has no second copy.
+
+        Without it, and until there is another one, nothing could be read.
+        """
+        if self._backup_root is None:
+            return False
+        target = backups.folder_for(self._backup_root, self._turn.lineage, self._site.folder_name)
+        with contextlib.suppress(StorageError):
+            return not versions.names(target)
+        return True  # the copy will say what is wrong
 
     @property
     def versions(self) -> list[VersionInfo]:

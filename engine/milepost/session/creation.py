@@ -14,6 +14,8 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from milepost.model import events as e
 from milepost.model import fold
 from milepost.snapshots import versions
@@ -105,6 +107,7 @@ def _first_lease(
         boot_id=process.boot_id,
         pid=process.pid,
         process_started=process.process_started,
+        started_by=process.started_by or msgspec.UNSET,
         folder_inode=status.inode if status else 0,
         taken_at_ns=state.created_ns,
     )

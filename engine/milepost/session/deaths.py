@@ -11,12 +11,15 @@ Source: FORMAT.md, "Fold".
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
+from milepost.errors import FormatError, StorageError
 from milepost.model import events as e
 from milepost.model.arms.deaths import suspects_after_death
 from milepost.model.state import Retrying
 from milepost.storage import heartbeat
+from milepost.storage import lease as leases
 from milepost.types import BatchErrorType, BatchPhase, ItemStatus, label
 
 if TYPE_CHECKING:
@@ -60,10 +63,20 @@ def _is_blamed(execution: Execution, folder: LocalDirectory, here: HostIdentity)
     """Whether what a run had in hand may have killed its process."""
     if not here.shares_boot(execution.host, execution.boot_id):
         return False  # the power went, or it ran elsewhere: nothing is known of its end
+    if _is_copied(folder, execution.epoch):
+        return False  # the process wrote another folder, and may live
     if (execution.pid, execution.process_started) == (here.pid, here.process_started):
         return False  # it is us: an iterator left suspended, and opened again
     # It gave its turn up by itself, and its disk took no more than that.
     return not heartbeat.read_beat(folder, execution.epoch).has_ended
+
+
+def _is_copied(folder: LocalDirectory, epoch: int) -> bool:
+    status = folder.stat()
+    with contextlib.suppress(FormatError, StorageError):
+        lease = leases.read_lease(folder, epoch)
+        return status is not None and status.inode != lease.folder_inode
+    return False
 
 
 def _fail_poison(writer: Writer, limit: int) -> list[str]:

@@ -24,6 +24,7 @@ from milepost.errors import (
     SupersededError,
 )
 from milepost.model import events as e
+from milepost.model.estimate import active_ns
 from milepost.model.fold import apply, copy
 from milepost.session import deaths
 from milepost.session.arguments import check_count
@@ -205,7 +206,9 @@ class Session:
     def statistics(self) -> SessionStatistics:
         """Running sums over the whole session, as a copy."""
         with self._writer.lock:
-            return msgspec.structs.replace(self._writer.state.session_statistics)
+            state = self._writer.state
+            # The run that goes on is in the sums only when it ends.
+            return msgspec.structs.replace(state.session_statistics, active_ns=active_ns(state))
 
     @property
     def live(self) -> SessionState:

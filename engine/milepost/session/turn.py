@@ -15,6 +15,8 @@ import os
 import uuid
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
+
 from milepost.errors import FormatError, StorageError
 from milepost.session import presence
 from milepost.session.presence import Standing
@@ -127,6 +129,7 @@ class Turn:
             boot_id=process.boot_id,
             pid=process.pid,
             process_started=process.process_started,
+            started_by=process.started_by or msgspec.UNSET,
             folder_inode=self.inode,
             taken_at_ns=self._clock.now_ns(),
         )

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from functools import cache
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
@@ -25,6 +25,10 @@ Identify: TypeAlias = "Callable[[], HostIdentity]"
 """Says who the calling process is; replaced in tests that play two hosts."""
 
 
+STARTED_BY: Final = "MILEPOST_STARTED_BY"
+"""In the environment: the token of the supervisor that started a process."""
+
+
 class HostIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """One process on one boot of one machine.
 
@@ -33,12 +37,14 @@ class HostIdentity(msgspec.Struct, frozen=True, kw_only=True):
         boot_id: What changes with every start of the machine; empty where it is not known.
         pid: Process number.
         process_started: When the process began, in the system's own notation; tells reused pids.
+        started_by: Token of the supervisor that started it, or what started it; empty for none.
     """
 
     host: str
     boot_id: str
     pid: int
     process_started: str
+    started_by: str = ""
 
     def shares_boot(self, host: str, boot_id: str) -> bool:
         """Whether a process of that host and boot ran on this one, where OS locks tell of it."""
@@ -53,7 +59,11 @@ def this_process() -> HostIdentity:
 @cache
 def _identity(pid: int) -> HostIdentity:
     return HostIdentity(
-        host=platform.node(), boot_id=_boot_id(), pid=pid, process_started=_process_started(pid)
+        host=platform.node(),
+        boot_id=_boot_id(),
+        pid=pid,
+        process_started=_process_started(pid),
+        started_by=os.environ.get(STARTED_BY, ""),
     )
 
 

@@ -64,6 +64,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
         folder_inode: Inode of the session's folder; another one means that the folder is a copy.
         taken_at_ns: Wall clock, for people.
         format: Number of this file's format.
+        started_by: Token of the supervisor that started the process; left out for none.
     """
 
     epoch: int
@@ -77,6 +78,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     folder_inode: int
     taken_at_ns: int
     format: int = LEASE_FORMAT
+    started_by: str | msgspec.UnsetType = msgspec.UNSET
 
 
 def lease_path(epoch: int) -> str:
@@ -255,7 +257,9 @@ def _is_exclusive(path: str) -> bool:
     if sys.platform == "win32":
         return True  # there are no shared locks
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        # What is no plain file must not make us wait.
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(path, flags)
     except OSError:
         return False
     try:

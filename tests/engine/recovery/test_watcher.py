@@ -18,6 +18,7 @@ from support.watching import (
     Told,
     Watching,
     program,
+    turns,
     wait_until,
     watch_to_the_end,
     watcher_of,
@@ -129,7 +130,7 @@ def test_what_is_alive_stopped_finished_held_or_nobodys_is_left_alone(
     for item in milepost.resume(range(3), "finished", store=store, progress=False):
         assert item < 3
     store.save_state("data", 1)
-    before = store.turns()
+    before = turns(store)
     with store.session("alive"):
         rows, told = watch_to_the_end(store, target(tmp_path, FINISH, "[!n]*"))
     assert {name: row.doing for name, row in rows.items()} == {
@@ -141,7 +142,7 @@ def test_what_is_alive_stopped_finished_held_or_nobodys_is_left_alone(
         "stopped": "fine",
     }
     assert not told.of("started")
-    assert {name: turn for name, turn in store.turns().items() if name != "alive"} == before
+    assert {name: turn for name, turn in turns(store).items() if name != "alive"} == before
 
 
 def test_the_first_target_that_fits_counts(store: milepost.Store, tmp_path: Path) -> None:
@@ -216,12 +217,12 @@ def test_a_session_that_was_just_made_is_left_to_its_maker_for_a_moment(
 
 def test_with_recovery_off_it_only_tells(store: milepost.Store, tmp_path: Path) -> None:
     dead(store, "work")
-    turns = store.turns()
+    before = turns(store)
     config = milepost.RecoveryConfig(auto_recovery_enabled=False)
     rows, told = watch_to_the_end(store, target(tmp_path, FINISH), config=config)
     assert rows["work"].doing == "ready"
     assert [each.event for each in told.notices] == ["watching", "found"]
-    assert store.turns() == turns
+    assert turns(store) == before
 
 
 # Giving up.

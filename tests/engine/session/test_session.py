@@ -300,6 +300,15 @@ def test_the_state_is_a_frozen_copy(store: Store) -> None:
         assert session.statistics.total_items_processed == 1
 
 
+def test_the_statistics_know_of_the_run_that_goes_on(tmp_path: Path) -> None:
+    clock = milepost.ManualClock()
+    with Store(tmp_path / "s", clock=clock).session("places") as session:
+        batch = session.start_batch("a")
+        clock.advance(10)
+        batch.update_items([(number, DONE) for number in range(20)])
+        assert session.statistics.average_items_per_second == 2
+
+
 def test_data_is_replaced_as_a_whole_and_not_shared(store: Store) -> None:
     with store.session("places") as session:
         assert session.data is None

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 def retried(state: SessionState, event: e.Retried) -> SessionState:
     for number, keys in event.items.items():
         failed = state.failed_batches.get(number)
-        batch = failed.partial_progress if failed else active_batch(state, number)
+        batch = failed.partial_progress if failed else state.pending_batches.get(number)
+        batch = batch or active_batch(state, number)
         for key in keys:
             item = batch.open.get(key)
             if item is None or item.status is not ItemStatus.FAILED:
