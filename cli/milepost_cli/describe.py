@@ -83,9 +83,16 @@ def damage(name: str, view: milepost.View, *, store_option: str | None) -> milep
         what = "is damaged, and acknowledged work is missing"
         accept = command("restore", name, store_option=store_option)
         hint = f"put the file back from another copy, or accept the loss with: {accept}"
-    else:
+    elif any(each.is_error for each in view.findings):
         what = "has damaged files, but nothing that was acknowledged is missing"
         hint = f"see them: {command('show', name, store_option=store_option)}"
+    else:
+        what = "does not add up"
+        words = ("recover", "--session", name, "--strategy", "resume")
+        hint = (
+            "a version from before is put back with `milepost restore NAME VERSION`; it is carried"
+            f" on as it is with: {command(*words, store_option=store_option)}"
+        )
     return milepost.DamagedError(
         f"session {name!r} {what}" + (f": {wrong[0].message}" if wrong else ""),
         path=wrong[0].path if wrong else None,
@@ -163,7 +170,9 @@ def recovery(state: milepost.SessionState) -> dict[str, Any] | None:
 
 
 def last_error(state: milepost.SessionState) -> dict[str, Any] | None:
-    """The latest thing that went wrong, `None` where nothing did."""
+    """The latest thing that went wrong, `None` where nothing did, or all was mended since."""
+    if state.outcome is milepost.Outcome.COMPLETED:
+        return None
     return max(_errors(state), key=lambda error: error["at"] or "", default=None)
 
 

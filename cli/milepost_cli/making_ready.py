@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 import milepost
 from milepost_cli import describe, exit_codes, options, output, recovery_page
 from milepost_cli.asking import typed
@@ -72,6 +74,8 @@ def _forced(
         detail = service.recover(name, strategy=strategy, from_batch=from_batch)
         report.recovery_details.append(detail)
         report.successful_recoveries = 1
+        # It was held back until somebody decided, and somebody has.
+        report.statuses[name] = msgspec.structs.replace(status, is_held=False, hint="")
     return report
 
 

@@ -127,6 +127,24 @@ def test_what_is_held_stays_and_says_what_to_type(
     assert run("recover", "-s", folder).code == 0
 
 
+def test_one_that_does_not_add_up_is_held_until_somebody_decides(
+    store: milepost.Store, folder: Path
+) -> None:
+    with store.session("odd") as session:
+        session.start_batch("b").update_item("p", ItemStatus.COMPLETED)
+        session._writer.state.session_statistics.total_items_failed += 5
+        session.end(milepost.Outcome.INTERRUPTED)
+    assert run("recover", "-s", folder).code == 12
+    shown = run("show", "odd", "-s", folder)
+    assert shown.code == 12
+    assert "does not add up" in shown.err
+    decided = f"milepost recover --session odd --strategy resume --store {folder}"
+    assert decided in shown.err
+    ran = run("recover", "--session", "odd", "--strategy", "resume", "-s", folder)
+    assert (ran.code, ran.err) == (0, "1 session: 1 made ready\n")
+    assert "LEFT ALONE" not in ran.out
+
+
 def test_one_that_cannot_be_read_is_12_with_what_was_tried(
     store: milepost.Store, folder: Path, dead: str, failed: str
 ) -> None:

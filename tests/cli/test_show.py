@@ -65,6 +65,15 @@ def test_json_has_all_that_is_promised(folder: Path, failed: str) -> None:
     assert told["next_command"] == f"milepost run places.py --store {folder}"
 
 
+def test_what_was_mended_since_is_no_last_error(store: milepost.Store, folder: Path) -> None:
+    with pytest.raises(RuntimeError), store.session("mended"):
+        raise RuntimeError("the line was lost")
+    assert run("show", "mended", "-s", folder, "--json").json["last_error"] is not None
+    with store.session("mended") as session:
+        session.complete()
+    assert run("show", "mended", "-s", folder, "--json").json["last_error"] is None
+
+
 def test_times_in_json_are_utc(folder: Path, failed: str) -> None:
     told = run("show", failed, "-s", folder, "--json").json
     moment = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
