@@ -35,9 +35,12 @@ settings.register_profile(
 )
 settings.load_profile("check")
 
+# Run in the background of a shell, or under nohup, we would hand this on to the programs that tests
+# send signals to.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # Run in the background of a shell, we would hand this on to programs that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The user's own settings are none of a test's business.
 for _name in [name for name in os.environ if name.startswith("MILEPOST_")]:
