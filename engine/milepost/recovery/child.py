@@ -1,8 +1,8 @@
 """One process that does the work, started by us and waited for.
 
 - It has a process group of its own: a Ctrl-C at the terminal reaches it once, from us, and not
-  twice. What we pass on reaches the whole group, and after that the group's end is awaited, because
-  the work may be done behind a shell.
+  twice. What we pass on reaches the whole group in the end, whose end is awaited, because the work
+  may be done behind a shell.
 - It does not die with us: what it does is worth more than who started it.
 - Who waits for it knows its end at once, with what the system tells of it: signal, exit code, most
   memory.
@@ -119,7 +119,7 @@ class Child:
         self.pid = self._process.pid
         self._reaping = threading.Lock()
         self._has_ended = False
-        self._was_told = False
+        self._told: int | None = None
 
     def wait(self) -> Ending:
         """Return once it has ended; to be called once."""
@@ -132,6 +132,10 @@ class Child:
             if is_seen_first:
                 os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
             with self._reaping if is_seen_first else contextlib.nullcontext():
+                if self._told is not None and is_seen_first:
+                    # A shell is gone and did not pass it on.
+                    with contextlib.suppress(OSError):
+                        os.killpg(self.pid, self._told)
                 _, status, usage = os.wait4(self.pid, 0)
                 self._has_ended = True
         except ChildProcessError:
@@ -139,23 +143,28 @@ class Child:
             self._has_ended = True
             return Ending(self._process.wait())
         self._process.returncode = os.waitstatus_to_exitcode(status)
-        if self._was_told:
+        if self._told is not None:
             self._await_group()
         # Bytes on macOS, KiB elsewhere.
         unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
         return Ending(self._process.returncode, usage.ru_maxrss / unit)
 
     def send(self, number: int) -> None:
-        """Pass a signal on, also to what it has started itself; who is gone hears nothing."""
+        """Pass a signal on; who is gone hears nothing.
+
+        SIGTERM is for the process alone, which may finish what its own helpers have in hand; what
+        it leaves behind is told when it is gone. Any other is for its whole group at once, as from
+        a terminal.
+        """
         with self._reaping:
             if self._has_ended:
                 return
-            self._was_told = True
+            self._told = number
             with contextlib.suppress(OSError, ValueError):
                 if sys.platform == "win32":
                     self._process.terminate()
                 else:
-                    os.killpg(self.pid, number)  # a shell does not pass it on
+                    (os.kill if number == signal.SIGTERM else os.killpg)(self.pid, number)
 
     def _await_group(self) -> None:
         """Wait for what the process has started itself: after a signal it may still be saving."""

@@ -47,6 +47,21 @@ def test_a_signal_passes_a_shell_and_the_work_behind_it_is_awaited(tmp_path: Pat
     assert (tmp_path / "saved").exists(), "the save behind the shell was awaited"
 
 
+def test_a_clean_save_is_not_cut_short_at_its_helpers(tmp_path: Path) -> None:
+    helper = "import time; open('ready', 'w').close(); time.sleep(0.3); open('helped', 'w').close()"
+    work = (
+        "import signal, subprocess, sys\n"
+        "signal.signal(signal.SIGTERM, lambda *_: None)\n"
+        f"sys.exit(subprocess.run([sys.executable, '-c', {helper!r}]).returncode)\n"
+    )
+    words = [sys.executable, "-c", work]
+    child = Child(words, environment=os.environ, folder=str(tmp_path))
+    wait_until((tmp_path / "ready").exists)
+    child.send(signal.SIGTERM)
+    assert child.wait().code == 0
+    assert (tmp_path / "helped").exists()
+
+
 def test_retry_reaches_the_failed_items_of_a_batch_that_waits(store: Store) -> None:
     with store.session("work") as session:
         batch = session.start_batch("a")
