@@ -12,7 +12,9 @@ import msgspec
 
 import milepost
 from milepost_cli import exit_codes, options, telling
+from milepost_cli.advice import Advice, last_words
 from milepost_cli.passing_on import signals_to
+from milepost_cli.shares import Shares
 from milepost_cli.targets import target_of
 
 if TYPE_CHECKING:
@@ -45,13 +47,20 @@ def carry_on(
         nothing_fits = f"no session in {store.path} is named by a target or a [[recover]] table"
         raise milepost.SessionNotFoundError(messages[-1] if messages else nothing_fits)
     as_json = options.json_wanted()
-    teller = telling.teller(as_json=as_json, named=wanted, title=f"watching {store.path}")
+    advice = Advice(store, targets, store_option=options.store_path())
+    teller = telling.teller(
+        as_json=as_json,
+        named=wanted,
+        title=f"watching {store.path}",
+        advice=advice,
+        shares=Shares(store),
+    )
     with telling.log_folder(logs, as_json=as_json) as folder:
         watcher = milepost.Watcher(
             service,
             targets,
             jobs=jobs,
-            report=lambda notice: teller.notice(_explained(notice, targets)),
+            report=lambda notice: teller.notice(_explained(notice, targets, advice)),
             keeps_watching=keeps_watching,
             uses_file_events=uses_file_events,
             open_output=telling.output_of_children(store, folder),
@@ -63,6 +72,7 @@ def carry_on(
             number = watcher.run()
             teller.rows(watcher.rows())
     if number is not None:
+        telling.tell_at_the_end(last_words(watcher.rows(), advice), as_json=as_json)
         return 128 + number
     return _code(service, watcher.rows(), named)
 
@@ -93,14 +103,20 @@ def _beforehand(
 
 
 def _explained(
-    notice: milepost.WatchNotice, targets: Sequence[milepost.Target]
+    notice: milepost.WatchNotice, targets: Sequence[milepost.Target], advice: Advice
 ) -> milepost.WatchNotice:
-    """With why nothing is done about a session that wants something."""
+    """With why nothing is done about a session that is unfinished, and what to do."""
     status = notice.status
-    if not isinstance(status, milepost.RequiresRecovery) or notice.session is None:
+    if notice.session is None:
         return notice
     why = ""
-    if status.is_held:
+    if notice.event == "gave_up":
+        why = advice.trying_again(notice.session)
+    elif notice.session_status is milepost.SessionStatus.STOPPED:
+        why = f"left alone; {advice.going_on(notice.session)}"
+    elif not isinstance(status, milepost.RequiresRecovery):
+        return notice
+    elif status.is_held:
         why = f"left alone; {status.hint}"
     elif target_of(notice.session, targets) is None:
         why = "no target carries it on"

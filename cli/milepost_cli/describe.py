@@ -5,6 +5,7 @@ Everything is computed from a `milepost.View`, so nothing here reads or writes a
 
 from __future__ import annotations
 
+import os
 import shlex
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -27,8 +28,9 @@ def session(
     Keys: `store`, `name`, `kind`, `status`, `reason`, `version`, `sequence`, `created_at`,
     `updated_at`, `ended_at`, `restarts`, `progress`, `total_batches`, `batches`, `items`,
     `in_flight`, `suspects`, `recovery`, `last_error`, `writer`, `unlock_command`, `backup_error`,
-    `eta`, `statistics`, `executions`, `checkpoints`, `data`, `damaged`, `findings`,
-    `next_command`. `progress` is the share that is finished, well or not.
+    `eta`, `statistics`, `executions`, `checkpoints`, `data`, `params`, `positions`, `outputs`,
+    `damaged`, `findings`, `next_command`. `progress` is the share that is finished, well or not;
+    while `items.growing`, it is the most that it can be.
     """
     state = view.state
     findings = [*view.findings, *milepost.check(state), *store.disagreements(state.session_id)]
@@ -57,6 +59,9 @@ def session(
         "executions": [_execution(state, each) for each in state.executions],
         "checkpoints": [checkpoint(each) for each in reversed(state.checkpoints)],
         "data": state.data,
+        "params": state.params,
+        "positions": _positions(state),
+        "outputs": _outputs(store, state),
         "damaged": is_damaged(view),
         "findings": [milepost.plain(each) for each in findings],
         "next_command": next_command(store, view, store_option=store_option),
@@ -64,14 +69,21 @@ def session(
 
 
 def counts(state: milepost.SessionState) -> dict[str, Any]:
-    """How far a session is."""
+    """How far a session is; the items that are processing are those in `in_flight`."""
     batches: dict[str, int] = milepost.plain(milepost.batch_counts(state))
     del batches["skipped"]
+    items: dict[str, Any] = milepost.plain(milepost.item_counts(state))
+    # The recorded end of a run makes what it had in hand pending, its batches stay in processing:
+    # here both are told alike until a run takes them up again.
+    in_hand = len(in_flight(state))
+    items["pending"] = max(0, items["pending"] - (in_hand - items["processing"]))
+    items["processing"] = in_hand
+    items["growing"] = milepost.is_growing(state)
     return {
         "progress": milepost.progress(state),
         "total_batches": state.total_batches,
         "batches": batches,
-        "items": milepost.plain(milepost.item_counts(state)),
+        "items": items,
     }
 
 
@@ -122,7 +134,7 @@ def batch_key(state: milepost.SessionState, number: int) -> str:
 
 
 def in_flight(state: milepost.SessionState) -> list[dict[str, Any]]:
-    """The items in hand: now, or when the last run ended without finishing them."""
+    """The items in hand: now, or when the last run ended, until they are taken up again."""
     found = [
         _in_hand(batch.batch_id, number, item.item_id, iso(item.start_time))
         for number, batch in sorted(state.active_batches.items())
@@ -133,7 +145,11 @@ def in_flight(state: milepost.SessionState) -> list[dict[str, Any]]:
     if found or latest is None or latest.ended_ns is None or state.outcome is not None:
         return found
     return [
-        _in_hand(batch_key(state, number), number, key, None) for number, key in latest.in_flight
+        _in_hand(batch.batch_id, number, key, None)
+        for number, key in latest.in_flight
+        if (batch := state.active_batches.get(number)) is not None
+        and (item := batch.open.get(key)) is not None
+        and item.status is milepost.ItemStatus.PENDING
     ]
 
 
@@ -142,7 +158,11 @@ def _in_hand(batch: str, number: int, item: milepost.Key, started_at: str | None
 
 
 def suspects(view: milepost.View) -> list[dict[str, Any]]:
-    """What was in hand at deaths and has not ended since, with the deaths it was alone at."""
+    """What was in hand at deaths and has not ended since, with the deaths it was alone at.
+
+    `in_hand` says that a living run has it in hand again.
+    """
+    is_live = view.judgement.status is milepost.SessionStatus.RUNNING
     return [
         {
             "batch": batch_key(view.state, each.batch),
@@ -150,13 +170,22 @@ def suspects(view: milepost.View) -> list[dict[str, Any]]:
             "item": each.key,
             "deaths": each.deaths,
             "last_death": each.last_death or None,
+            "in_hand": is_live and _has_in_hand(view.state, each),
         }
         for each in view.suspects
     ]
 
 
+def _has_in_hand(state: milepost.SessionState, suspect: milepost.Suspect) -> bool:
+    batch = state.active_batches.get(suspect.batch)
+    if batch is None or suspect.key is None:
+        return batch is not None and batch.resumed_ns > 0
+    item = batch.open.get(suspect.key)
+    return item is not None and item.status is milepost.ItemStatus.PROCESSING
+
+
 def recovery(state: milepost.SessionState) -> dict[str, Any] | None:
-    """The latest recovery: when, why and how."""
+    """The latest recovery: when, why, how, and what it came to."""
     mark = state.recovery
     if mark is None:
         return None
@@ -166,6 +195,7 @@ def recovery(state: milepost.SessionState) -> dict[str, Any] | None:
         "reason": milepost.label(mark.reason),
         "priority": milepost.label(mark.priority),
         "strategy": milepost.label(mark.strategy),
+        "result": milepost.plain(mark.result),
     }
 
 
@@ -245,7 +275,10 @@ def _unlock(view: milepost.View, *, store_option: str | None) -> str | None:
 
 
 def _eta(view: milepost.View) -> dict[str, Any] | None:
-    """What is left, at the session's own pace; a time of day only while it runs."""
+    """What is left, at the session's own pace; a time of day only while it runs.
+
+    `is_at_least` says that more work may be found on the way.
+    """
     state = view.state
     is_live = view.judgement.status is milepost.SessionStatus.RUNNING
     now = datetime.now(UTC)
@@ -255,8 +288,39 @@ def _eta(view: milepost.View) -> dict[str, Any] | None:
     seconds = left / 1e9
     return {
         "remaining_seconds": round(seconds, 3),
+        "is_at_least": milepost.is_growing(state),
         "at": _later(now, seconds) if is_live else None,
     }
+
+
+def _positions(state: milepost.SessionState) -> list[dict[str, Any]]:
+    """The batches whose items are known by their position, and how many come before the next."""
+    return [
+        {
+            "batch": batch.batch_id,
+            "batch_number": number,
+            "position": batch.position,
+            "failed": sum(
+                isinstance(key, int) and 0 <= key < batch.position
+                for key, item in batch.open.items()
+                if item.status is milepost.ItemStatus.FAILED
+            ),
+        }
+        for number, batch in sorted((state.active_batches | state.pending_batches).items())
+        if batch.is_positional
+    ]
+
+
+def _outputs(store: milepost.Store, state: milepost.SessionState) -> list[dict[str, Any]]:
+    """The files that rows go to, and how many of their bytes are acknowledged."""
+    return [
+        {
+            "path": os.path.normpath(os.path.join(store.path, *rows.path.split("/"))),
+            "name": rows.path,
+            "acknowledged_bytes": rows.length_bytes,
+        }
+        for rows in state.outputs.values()
+    ]
 
 
 def _later(now: datetime, seconds: float) -> str | None:
@@ -354,6 +418,8 @@ def _planned(number: int, batch: milepost.PlannedBatch) -> dict[str, Any]:
         "status": "pending",
         "phase": None,
         "items_total": None,
+        "growing": False,
+        "position": None,
         "items_processed": 0,
         "items_failed": 0,
         "items_skipped": 0,
@@ -374,6 +440,8 @@ def _ended(batch: milepost.CompletedBatch) -> dict[str, Any]:
         "status": "completed",
         "phase": None,
         "items_total": finished,
+        "growing": False,
+        "position": None,
         "items_processed": batch.items_processed,
         "items_failed": batch.items_failed,
         "items_skipped": batch.items_skipped,
@@ -392,7 +460,9 @@ def _open(batch: milepost.ActiveBatch, status: str) -> dict[str, Any]:
         "label": batch.label,
         "status": status,
         "phase": milepost.plain(batch.current_phase),
-        "items_total": batch.items_total,
+        "items_total": batch.items_expected,
+        "growing": batch.is_growing,
+        "position": batch.position if batch.is_positional else None,
         "items_processed": batch.items_processed,
         "items_failed": batch.items_failed,
         "items_skipped": batch.items_skipped,

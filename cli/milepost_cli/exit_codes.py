@@ -56,6 +56,8 @@ CODES: Final[dict[type[milepost.MilepostError], int]] = {
     milepost.UnfinishedError: FAILED,
     milepost.JobFailedError: FAILED_BATCHES,
     milepost.ConsumerError: FAILED,
+    milepost.OutageError: FAILED,
+    milepost.WorkerDiedError: FAILED,
     milepost.RecoveryError: FAILED,
     milepost.UnrecoverableError: DAMAGED,
     milepost.ClosedError: FAILED,

@@ -24,16 +24,19 @@ def make_ready(
     *,
     strategy: milepost.RecoveryStrategy | None,
     from_batch: int | None,
+    by_progress: bool,
     dry_run: bool,
 ) -> int:
     """Do it, or say what would be done; return the exit code."""
     for each in names:
         store.presence(each)  # one that is not there is said so, before anything is done
     service = milepost.RecoveryService(store)
-    if strategy is None and from_batch is None:
+    if strategy is None and from_batch is None and not by_progress:
         report = service.detect_and_recover(names or None, dry_run=dry_run)
     else:
-        report = _forced(service, names[0], strategy, from_batch, dry_run=dry_run)
+        report = _forced(
+            service, names[0], strategy, from_batch, by_progress=by_progress, dry_run=dry_run
+        )
     commands = _commands(store, report, named, names)
     is_acting = not dry_run and (bool(report.recovery_details) or _is_automatic(service))
     if options.json_wanted():
@@ -64,14 +67,19 @@ def _forced(
     strategy: milepost.RecoveryStrategy | None,
     from_batch: int | None,
     *,
+    by_progress: bool,
     dry_run: bool,
 ) -> milepost.RecoveryReport:
-    status, proposal = service.propose(name, strategy=strategy, from_batch=from_batch)
+    status, proposal = service.propose(
+        name, strategy=strategy, from_batch=from_batch, by_progress=by_progress
+    )
     report = milepost.RecoveryReport(sessions_requiring_recovery=1, statuses={name: status})
     if dry_run:
         report.proposals[name] = proposal
     else:
-        detail = service.recover(name, strategy=strategy, from_batch=from_batch)
+        detail = service.recover(
+            name, strategy=strategy, from_batch=from_batch, by_progress=by_progress
+        )
         report.recovery_details.append(detail)
         report.successful_recoveries = 1
         # It was held back until somebody decided, and somebody has.

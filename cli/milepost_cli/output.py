@@ -151,6 +151,25 @@ def columns(
     ]
 
 
+def wrapped(text: str, room: int) -> list[str]:
+    """The text in lines of at most `room` columns, broken between words where that can be."""
+    lines: list[str] = []
+    line = ""
+    for word in text.split(" "):
+        longer = f"{line} {word}" if line else word
+        if _width(longer) <= room:
+            line = longer
+            continue
+        if line:
+            lines.append(line)
+        line = word
+        while _width(line) > room:
+            kept = milepost.shortened(line, room + 1)[:-1]
+            lines.append(kept)
+            line = line[len(kept) :]
+    return [*lines, line]
+
+
 def _fitted(cell: str, width: int, *, may_cut: bool) -> str:
     if may_cut:
         cell = milepost.shortened(cell, width)

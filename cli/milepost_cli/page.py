@@ -34,7 +34,10 @@ def session(told: dict[str, Any], *, with_checkpoints: bool) -> Iterator[str]:
 
 
 def progress_words(counts: dict[str, Any]) -> str:
-    """`12 of 250 batches (1 failed), 1,204 items (3 failed)`."""
+    """`12 of 250 batches (1 failed), 1,204 items (3 failed)`.
+
+    While work is found on the way: `1,204 of at least 5,000 items`.
+    """
     batches, items = counts["batches"], counts["items"]
     total = counts["total_batches"]
     parts: list[str] = []
@@ -42,23 +45,40 @@ def progress_words(counts: dict[str, Any]) -> str:
         done = batches["completed"]
         told = f"{done:,} of {total:,} batches" if total else counted(done, "batch")
         parts.append(told + _failed(batches))
-    parts.append(counted(items["completed"], "item") + _failed(items))
+    told = counted(items["completed"], "item")
+    if items["growing"]:
+        told = f"{items['completed']:,} of at least {_known(items):,} items"
+    parts.append(told + _failed(items))
     return ", ".join(parts)
 
 
-def _failed(counts: dict[str, int]) -> str:
+def share_words(counts: dict[str, Any]) -> str:
+    """`42%`, `at most 42%` where more work may be found on the way, nothing where it is unknown."""
+    share = counts["progress"]
+    if share is None:
+        return ""
+    return f"{'at most ' if counts['items']['growing'] else ''}{share:.0%}"
+
+
+def _known(items: dict[str, Any]) -> int:
+    statuses = ("pending", "processing", "completed", "failed", "skipped")
+    return sum(items[status] for status in statuses)
+
+
+def _failed(counts: dict[str, Any]) -> str:
     return f" ({counts['failed']:,} failed)" if counts["failed"] else ""
 
 
 def _sections(told: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
     if told["kind"] == "work":
         yield "batches", [_batch_line(told)]
-        yield "items", [_item_line(told["items"])]
+        yield "items", [_item_line(told)]
+        yield "position", [_position(each) for each in told["positions"]]
         yield "speed", _speed(told)
+        yield "params", [] if told["params"] is None else [_data(told["params"])]
+        yield "outputs", [_output(each) for each in told["outputs"]]
     else:
-        data = output.encode(told["data"])
-        more = "…" if len(data) > _DATA_CHARACTERS_MAX else ""
-        yield "data", [data[:_DATA_CHARACTERS_MAX] + more]
+        yield "data", [_data(told["data"])]
     yield "last event", [_last_event(told)]
     yield "writer", _writer(told)
     if told["backup_error"]:
@@ -66,13 +86,33 @@ def _sections(told: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
     if told["last_error"]:
         yield "last error", _last_error(told["last_error"])
     if told["in_flight"]:
-        yield "in flight", _in_flight(told["in_flight"])
+        yield "in flight" if _runs(told) else "was in hand", _in_hand(told["in_flight"])
     if told["suspects"]:
-        yield "suspects", _suspects(told["suspects"])
+        yield "suspects", _suspects(told["suspects"], runs=_runs(told))
     if told["recovery"]:
         yield "recovery", [_recovery(told["recovery"])]
     if told["findings"]:
         yield "found", [_finding(each) for each in told["findings"]]
+
+
+def _runs(told: dict[str, Any]) -> bool:
+    """Whether a living process runs it: only then something is in flight."""
+    runs = told["executions"]
+    return told["status"] == "running" and bool(runs) and runs[-1]["ended_at"] is None
+
+
+def _data(data: Any) -> str:
+    text = output.encode(data)
+    return text[:_DATA_CHARACTERS_MAX] + ("…" if len(text) > _DATA_CHARACTERS_MAX else "")
+
+
+def _position(place: dict[str, Any]) -> str:
+    failed = f", {place['failed']:,} of them failed" if place["failed"] else ""
+    return f"the first {counted(place['position'], 'item')} of the source have ended{failed}"
+
+
+def _output(rows: dict[str, Any]) -> str:
+    return f"{safe(rows['path'])}: {counted(rows['acknowledged_bytes'], 'byte')} acknowledged"
 
 
 def _last_event(told: dict[str, Any]) -> str:
@@ -89,17 +129,20 @@ def _batch_line(told: dict[str, Any]) -> str:
         if batches[status]
     )
     # What failed is finished too, so the share alone would look like success.
-    share = f" ({told['progress']:.0%} finished)" if told["progress"] is not None else ""
+    share = f" ({share_words(told)} finished)" if told["progress"] is not None else ""
     return f"{batches['completed']:,}{of} completed{rest}{share}"
 
 
-def _item_line(items: dict[str, int]) -> str:
+def _item_line(told: dict[str, Any]) -> str:
+    items = told["items"]
+    least = "at least " if items["growing"] else ""
+    were = "was in hand" if items["processing"] == 1 else "were in hand"
     rest = [
-        f"{items[status]:,} {word}"
+        f"{least if status == 'pending' else ''}{items[status]:,} {word}"
         for status, word in (
             ("failed", "failed"),
             ("skipped", "skipped"),
-            ("processing", "in flight"),
+            ("processing", "in flight" if _runs(told) else were),
             ("pending", "pending in batches that were begun"),
         )
         if items[status]
@@ -115,7 +158,8 @@ def _speed(told: dict[str, Any]) -> list[str]:
         f"{sums['items_per_second']:,.1f} items/s over {duration(sums['active_seconds'])} of work"
     )
     if eta is not None and eta["remaining_seconds"] > 0:
-        line += f"; about {duration(eta['remaining_seconds'])} left"
+        least = "at least" if eta["is_at_least"] else "about"
+        line += f"; {least} {duration(eta['remaining_seconds'])} left"
     return [line]
 
 
@@ -132,27 +176,29 @@ def _writer(told: dict[str, Any]) -> list[str]:
     if writer is None:
         return ["unknown"]
     who = f"process {writer['pid']} on {safe(writer['host'])}"
-    lines = [f"{who} {_PRESENCE[writer['presence']]}, since {clock(writer['since'])}"]
+    how = "wrote the original of this copy" if writer["wrote_original"] else ""
+    lines = [f"{who} {how or _PRESENCE[writer['presence']]}, since {clock(writer['since'])}"]
     if writer["presence"] == "unknown":
         lines += [f"if it is surely gone: {safe(told['unlock_command'])}"]
     return lines
 
 
-def _suspects(suspects: list[dict[str, Any]]) -> list[str]:
+def _suspects(suspects: list[dict[str, Any]], *, runs: bool) -> list[str]:
     """What runs alone first, because one of it may have killed its process."""
-    lines = [_suspect(each) for each in suspects]
-    more = len(lines) - _IN_FLIGHT_MAX
-    lines = [*lines[:_IN_FLIGHT_MAX], *([f"and {more:,} more (see --json)"] if more > 0 else [])]
-    return [*lines, "in hand at a death; the next run begins with each of them alone"]
+    lines = _shortened([_suspect(each, runs=runs) for each in suspects])
+    how = "the others wait until each has run" if runs else "the next run begins with each of them"
+    return [*lines, f"in hand at a death; {how} alone"]
 
 
-def _suspect(suspect: dict[str, Any]) -> str:
+def _suspect(suspect: dict[str, Any], *, runs: bool) -> str:
     what = _place(suspect)
+    if runs:
+        what += " runs alone now" if suspect["in_hand"] else " will run alone next"
     if not suspect["deaths"]:
         return what
     deaths = "death" if suspect["deaths"] == 1 else f"{suspect['deaths']:,} deaths"
     how = f" ({safe(suspect['last_death'])})" if suspect["last_death"] else ""
-    return f"{what}, alone at the last {deaths}{how}"
+    return f"{what}, {'was ' if runs else ''}alone at the last {deaths}{how}"
 
 
 def _place(place: dict[str, Any]) -> str:
@@ -176,8 +222,11 @@ def _last_error(error: dict[str, Any]) -> list[str]:
     ]
 
 
-def _in_flight(items: list[dict[str, Any]]) -> list[str]:
-    lines = [_place(each) for each in items]
+def _in_hand(items: list[dict[str, Any]]) -> list[str]:
+    return _shortened([_place(each) for each in items])
+
+
+def _shortened(lines: list[str]) -> list[str]:
     more = len(lines) - _IN_FLIGHT_MAX
     return [*lines[:_IN_FLIGHT_MAX], *([f"and {more:,} more (see --json)"] if more > 0 else [])]
 
@@ -205,7 +254,9 @@ def _batches(told: dict[str, Any]) -> Iterator[str]:
 
 
 def _share(batch: dict[str, Any]) -> str:
-    of = f"/{batch['items_total']:,}" if batch["items_total"] is not None else ""
+    of = ""
+    if batch["items_total"] is not None:
+        of = f"{' of at least ' if batch['growing'] else '/'}{batch['items_total']:,}"
     failed = f", {batch['items_failed']:,} failed" if batch["items_failed"] else ""
     return f"{batch['items_processed']:,}{of} items{failed}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import milepost
-from milepost_cli import output
+from milepost_cli import output, words
 from milepost_cli.output import counted, safe
 
 if TYPE_CHECKING:
@@ -85,24 +85,4 @@ def _done(detail: milepost.RecoveryDetail) -> list[str]:
 
 def result(what: milepost.BatchRecoveryResult) -> str:
     """What a recovery comes to, in words."""
-    if isinstance(what, milepost.ResumedBatch):
-        return _resumed(what.batches)
-    if isinstance(what, milepost.RestartedFailedBatches):
-        return f"{counted(len(what.batch_numbers), 'failed batch')} to be tried again"
-    if isinstance(what, milepost.PartialRecovery):
-        left = what.remaining_batches
-        rest = "" if left is None else f", {left:,} to be done"
-        return (
-            f"what was begun from batch {what.restart_from_batch:,} on begins anew;"
-            f" {counted(what.completed_batches, 'batch')} completed{rest}"
-        )
-    return "everything begins anew"
-
-
-def _resumed(batches: dict[str, int]) -> str:
-    if not batches:
-        return "goes on with what is left"
-    if len(batches) == 1:
-        ((name, done),) = batches.items()
-        return f"batch {safe(name)} goes on after {counted(done, 'item')}"
-    return f"{counted(len(batches), 'batch')} go on after {counted(sum(batches.values()), 'item')}"
+    return safe(words.result(milepost.plain(what)))

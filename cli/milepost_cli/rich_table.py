@@ -19,9 +19,16 @@ if TYPE_CHECKING:
 class RichTable:
     """The lines of `table.lines`, redrawn in place."""
 
-    def __init__(self, title: str, named: Collection[str], console: Console | None = None) -> None:
+    def __init__(
+        self,
+        title: str,
+        named: Collection[str],
+        beside: table.Beside,
+        console: Console | None = None,
+    ) -> None:
         self._title = title
         self._named = named
+        self._beside = beside
         self._console = console or Console(stderr=True)
         self._live = Live(console=self._console, auto_refresh=False, redirect_stdout=False)
         self._drawn: list[str] = []
@@ -42,7 +49,12 @@ class RichTable:
         """Draw it anew if it changed."""
         size = self._console.size
         new = table.lines(
-            self._title, rows, self._named, columns=size.width - 1, height=size.height - 1
+            self._title,
+            rows,
+            self._named,
+            self._beside,
+            columns=size.width - 1,
+            height=size.height - 1,
         )
         if new != self._drawn:
             self._drawn = new

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import TYPE_CHECKING
+
+import msgspec
 
 import milepost
 from milepost_cli import asking, options, output
@@ -37,10 +40,28 @@ def supervise_command(command: Sequence[str]) -> int:
 
 def _supervise(store: str | None, command: Sequence[str]) -> int:
     service = milepost.RecoveryService(milepost.Store(store))
-    report = _tell_json if options.json_wanted() else _tell
+    tell = _tell_json if options.json_wanted() else _tell
+
+    def report(notice: milepost.WatchNotice) -> None:
+        if notice.event == "gave_up":
+            again = f"{notice.message}; to try again: {_again(command)}"
+            notice = msgspec.structs.replace(notice, message=again)
+        tell(notice)
+
     supervisor = milepost.Supervisor(service, command, report=report)
     with signals_to(supervisor.stop):
         return supervisor.run()
+
+
+def _again(command: Sequence[str]) -> str:
+    """What to type to have it supervised once more."""
+    words = asking.typed(command)
+    run = "milepost run "
+    if words.startswith(run):
+        return f"{run}--supervise {words.removeprefix(run)}"
+    place = options.store_path()
+    store = ["--store", place] if place is not None else []
+    return f"{shlex.join(['milepost', 'run', '--supervise', *store, '--'])} {words}"
 
 
 def _tell(notice: milepost.WatchNotice) -> None:

@@ -10,14 +10,22 @@ import contextlib
 import os
 import sys
 import tempfile
-from typing import IO, TYPE_CHECKING, Protocol, Self
+from typing import IO, TYPE_CHECKING, Final, Protocol, Self
 
 import milepost
 from milepost_cli import output
+from milepost_cli.advice import is_stopped
 from milepost_cli.failure import WrongUseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Generator
+    from collections.abc import Callable, Collection, Generator, Iterable
+
+    from milepost_cli.advice import Advice
+    from milepost_cli.shares import Shares
+
+
+STOPPED_TOLD_MAX: Final = 3
+"""More sessions that were stopped on purpose are counted, not told one by one."""
 
 
 class Teller(Protocol):
@@ -39,9 +47,11 @@ class Teller(Protocol):
 class Lines(contextlib.AbstractContextManager["Lines"]):
     """One line on stderr for each notice, with the time."""
 
-    def __init__(self, named: Collection[str]) -> None:
+    def __init__(self, named: Collection[str], advice: Advice) -> None:
         """`named` are the sessions that the user asked for by name."""
         self._known = set(named)
+        self._advice = advice
+        self._stopped: set[str] = set()
 
     def __exit__(self, *exc: object) -> None: ...
 
@@ -52,11 +62,29 @@ class Lines(contextlib.AbstractContextManager["Lines"]):
                 return
         elif notice.session is not None:
             self._known.add(notice.session)
-        when = output.clock(output.iso(notice.at))
-        output.tell(f"{when}  {output.safe(notice.message)}")
+        self._tell(notice)
 
     def rows(self, rows: list[milepost.Row]) -> None:
-        """Nothing: what changes comes as a notice."""
+        """The first sessions that are left alone because they were stopped; the rest is counted.
+
+        All else that changes comes as a notice.
+        """
+        stopped = {row.session: row for row in rows if is_stopped(row)}
+        new = [name for name in stopped if name not in self._stopped | self._known]
+        new.sort(key=lambda name: (not stopped[name].has_target, name))
+        room = max(0, STOPPED_TOLD_MAX - len(self._stopped))
+        for name in new[:room]:
+            message = f"{name}: {stopped[name].detail}; {self._advice.about(stopped[name])}"
+            self._tell(milepost.WatchNotice.now("found", message, session=name))
+        if new[room:]:
+            more = f"{len(new[room:]):,} more"
+            message = f"{more} stopped on purpose, and left alone; {self._advice.seeing_them}"
+            self._tell(milepost.WatchNotice.now("found", message))
+        self._stopped = self._stopped | set(new)
+
+    def _tell(self, notice: milepost.WatchNotice) -> None:
+        when = output.clock(output.iso(notice.at))
+        output.tell(f"{when}  {output.safe(notice.message)}")
 
 
 class JsonLines(contextlib.AbstractContextManager["JsonLines"]):
@@ -77,15 +105,27 @@ def is_terminal() -> bool:
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def teller(*, as_json: bool, named: Collection[str], title: str) -> Teller:
+def teller(
+    *, as_json: bool, named: Collection[str], title: str, advice: Advice, shares: Shares
+) -> Teller:
     """What tells here."""
     if as_json:
         return JsonLines()
     if not is_terminal():
-        return Lines(named)
+        return Lines(named, advice)
     from milepost_cli import table  # noqa: PLC0415  # a terminal alone needs it
 
-    return table.on_terminal(title, named)
+    return table.on_terminal(title, named, table.Beside(shares.of, advice.about))
+
+
+def tell_at_the_end(messages: Iterable[str], *, as_json: bool) -> None:
+    """The last words, below a table too."""
+    for message in messages:
+        notice = milepost.WatchNotice.now("stopping", message)
+        if as_json:
+            output.document(milepost.plain(notice))
+        else:
+            output.tell(f"milepost: {output.safe(message)}")
 
 
 # What children print.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from milepost_cli.output import counted, key
 
 Fields = Mapping[str, Any]
+
+_KEYS_MAX: Final = 3
 
 
 def describe(event: Fields, batch: str) -> str:
@@ -35,11 +37,62 @@ def _item(event: Fields) -> str:
 
 
 def _items(event: Fields) -> str:
+    return f"{counted(len(event['changes']), 'item')} at once: {_sums(event['changes'])}"
+
+
+def _sums(changes: Sequence[Fields]) -> str:
     sums: dict[str, int] = {}
-    for change in event["changes"]:
+    for change in changes:
         sums[change["status"]] = sums.get(change["status"], 0) + 1
-    told = ", ".join(f"{number:,} {status}" for status, number in sums.items())
-    return f"{counted(len(event['changes']), 'item')} at once: {told}"
+    return ", ".join(f"{number:,} {status}" for status, number in sums.items())
+
+
+def _added(event: Fields) -> str:
+    return f"{counted(len(event['keys']), 'item')} found on the way: {_some(event['keys'])}"
+
+
+def _ended(event: Fields) -> str:
+    changes, taken = event["changes"], event["taken"]
+    parts: list[str] = []
+    if len(changes) == 1:
+        (change,) = changes
+        parts.append(f"item {key(change['key'])} {change['status']}{_because(change)}")
+    elif changes:
+        parts.append(f"{counted(len(changes), 'item')}: {_sums(changes)}")
+    if taken:
+        parts.append(f"{'item' if len(taken) == 1 else 'items'} {_some(taken)} taken")
+    return ", ".join([*parts, *_rows(event)]) or "nothing in hand"
+
+
+def _advanced(event: Fields) -> str:
+    through, taken = event["done_through"], event["taken"]
+    parts: list[str] = []
+    if through:
+        parts.append(f"the first {counted(through, 'item')} done")
+    if taken == 1:
+        parts.append(f"item {through} taken")
+    elif taken:
+        parts.append(f"items {through} to {through + taken - 1} taken")
+    return ", ".join([*parts, *_rows(event)]) or "items are known by their position"
+
+
+def _rows(event: Fields) -> list[str]:
+    return [
+        f"{counted(each['length_bytes'] - each['start_bytes'], 'byte')} to {each['path']}"
+        for each in event["rows"]
+    ]
+
+
+def _some(keys: Sequence[str | int]) -> str:
+    more = len(keys) - _KEYS_MAX
+    told = ", ".join(map(key, keys[:_KEYS_MAX]))
+    return f"{told} and {more:,} more" if more > 0 else told
+
+
+def _output(event: Fields) -> str:
+    before = event["length_bytes"]
+    behind = f", behind the {counted(before, 'byte')} in it" if before else ""
+    return f"output {event['path']} opened{behind}"
 
 
 def _progress(event: Fields) -> str:
@@ -106,6 +159,8 @@ def _died(event: Fields) -> str:
 
 def _recovered(event: Fields) -> str:
     parts = [f"recovered ({_spaced(event['reason'])}): {_spaced(event['strategy'])}"]
+    if event["result"] is not None:
+        return f"{parts[0]}, {result(event['result'])}{_scan(event['report'])}"
     if event["from_batch"] is not None:
         parts.append(f"from batch {event['from_batch']}")
     if event["batches"]:
@@ -113,6 +168,49 @@ def _recovered(event: Fields) -> str:
     if event["reset"]:
         parts.append(f"{counted(len(event['reset']), 'batch')} to begin anew")
     return ", ".join(parts)
+
+
+def result(found: Fields) -> str:
+    """What a recovery came to."""
+    if found["kind"] == "resumed":
+        return _resumed(found["batches"])
+    if found["kind"] == "restarted_failed":
+        return f"{counted(len(found['batch_numbers']), 'failed batch')} to be tried again"
+    if found["kind"] == "partial":
+        left = found["remaining_batches"]
+        rest = "" if left is None else f", {left:,} to be done"
+        return (
+            f"what was begun from batch {found['restart_from_batch']:,} on begins anew;"
+            f" {counted(found['completed_batches'], 'batch')} completed{rest}"
+        )
+    return "everything begins anew"
+
+
+def _resumed(batches: Mapping[str, int]) -> str:
+    if not batches:
+        return "goes on with what is left"
+    if len(batches) == 1:
+        ((name, done),) = batches.items()
+        return f"batch {name} goes on after {counted(done, 'item')}"
+    return f"{counted(len(batches), 'batch')} go on after {counted(sum(batches.values()), 'item')}"
+
+
+def _scan(report: Fields | None) -> str:
+    """The scan that a recovery was part of, as it stood then."""
+    if report is None:
+        return ""
+    wanted = counted(report["sessions_requiring_recovery"], "session")
+    parts = [f"{report['successful_recoveries']:,} of {wanted} made ready"]
+    parts += [
+        f"{report[field]:,} {told}"
+        for field, told in (
+            ("failed_recoveries", "failed"),
+            ("unrecoverable_sessions", "unrecoverable"),
+            ("healthy_sessions", "with nothing to do"),
+        )
+        if report[field]
+    ]
+    return f"; the scan so far: {', '.join(parts)}"
 
 
 def _spaced(label: str) -> str:
@@ -145,4 +243,9 @@ _WORDS: Final[dict[str, Callable[[Fields], str]]] = {
     "Restored": lambda event: f"version {event['version']} restored",
     "ExecutionDied": _died,
     "Recovered": _recovered,
+    "ItemsAdded": _added,
+    "ItemsEnded": _ended,
+    "PositionsAdvanced": _advanced,
+    "OutputOpened": _output,
+    "ParamsSet": lambda _event: "params set",
 }

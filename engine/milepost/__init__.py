@@ -21,6 +21,7 @@ from milepost.errors import (
     JobFailedError,
     MilepostError,
     NotAMilepostFileError,
+    OutageError,
     ParametersChangedError,
     RecordTooLargeError,
     RecoveryError,
@@ -38,7 +39,9 @@ from milepost.errors import (
 )
 from milepost.jobs.job import Job, job
 from milepost.jobs.loop import refusing_loops, resume
+from milepost.jobs.mapping import map  # noqa: A004  # the word of the public face
 from milepost.jobs.progress import PlainProgress, progress_line
+from milepost.jobs.remote import RemoteBatch, WorkerDiedError
 from milepost.jobs.result import JobResult
 from milepost.model.consistency import Finding, check
 from milepost.model.estimate import (
@@ -47,11 +50,20 @@ from milepost.model.estimate import (
     batch_active_ns,
     batch_counts,
     batch_remaining_ns,
+    is_growing,
     item_counts,
     progress,
     remaining_ns,
 )
 from milepost.model.events import BatchEvent
+from milepost.model.recoveries import (
+    BatchRecoveryResult,
+    FullRestart,
+    PartialRecovery,
+    RecoverySums,
+    RestartedFailedBatches,
+    ResumedBatch,
+)
 from milepost.model.state import (
     ActiveBatch,
     BatchMetrics,
@@ -77,19 +89,15 @@ from milepost.recovery.analysis import (
 from milepost.recovery.monitor import RecoveryMonitorResult
 from milepost.recovery.notice import WatchNotice
 from milepost.recovery.service import RecoveryDetail, RecoveryReport, RecoveryService
-from milepost.recovery.strategies import (
-    BatchRecoveryResult,
-    FullRestart,
-    PartialRecovery,
-    RestartedFailedBatches,
-    ResumedBatch,
-)
 from milepost.recovery.supervisor import Supervisor
 from milepost.recovery.watched import Row, Target
 from milepost.recovery.watcher import Watcher
 from milepost.session.batch import Batch
 from milepost.session.contents import plain
 from milepost.session.items import Items
+from milepost.session.mapping import Mapped
+from milepost.session.outcomes import Retry, Skip
+from milepost.session.outputs import Output
 from milepost.session.results import CleanupResult, RetryResult, SessionInfo
 from milepost.session.session import Session
 from milepost.session.subscription import Subscription
@@ -167,10 +175,13 @@ __all__ = [
     "JobResult",
     "Key",
     "ManualClock",
+    "Mapped",
     "MilepostError",
     "NoRecoveryNeeded",
     "NotAMilepostFileError",
+    "OutageError",
     "Outcome",
+    "Output",
     "ParametersChangedError",
     "PartialRecovery",
     "Phase",
@@ -189,9 +200,12 @@ __all__ = [
     "RecoveryService",
     "RecoveryStatus",
     "RecoveryStrategy",
+    "RecoverySums",
+    "RemoteBatch",
     "RequiresRecovery",
     "RestartedFailedBatches",
     "ResumedBatch",
+    "Retry",
     "RetryResult",
     "Retrying",
     "Row",
@@ -203,6 +217,7 @@ __all__ = [
     "SessionState",
     "SessionStatistics",
     "SessionStatus",
+    "Skip",
     "SnapshotNotFoundError",
     "StorageError",
     "StorageFullError",
@@ -226,6 +241,7 @@ __all__ = [
     "View",
     "WatchNotice",
     "Watcher",
+    "WorkerDiedError",
     "active_ns",
     "batch_active_ns",
     "batch_counts",
@@ -233,9 +249,11 @@ __all__ = [
     "check",
     "classify",
     "cleanup",
+    "is_growing",
     "item_counts",
     "job",
     "label",
+    "map",
     "plain",
     "progress",
     "progress_line",

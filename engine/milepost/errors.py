@@ -209,6 +209,10 @@ class JobFailedError(MilepostError):
     failures: dict[str, Any] | None
 
 
+class OutageError(MilepostError):
+    """So many items or batches failed in a row that it is not them; they are pending again."""
+
+
 class ConsumerError(MilepostError, TypeError):
     """A consumer would acknowledge items before their work is done, so it is refused."""
 

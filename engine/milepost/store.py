@@ -41,6 +41,7 @@ from milepost.session.session import Policy, Session
 from milepost.session.store_folder import SESSIONS, StoreFolder
 from milepost.session.turn import Site
 from milepost.session.view import View, check_name_of, look
+from milepost.session.waiting import wait_for_writer
 from milepost.session.writer import Settings, Writer
 from milepost.settings import from_environment
 from milepost.snapshots import checkpoints, retention, versions
@@ -155,8 +156,12 @@ class Store:
         total_batches: int | None = None,
         durability: Durability = "process",
         execute: bool = True,
+        waits: bool = True,
     ) -> Session:
         """Open a session for writing, a new one or one to carry on.
+
+        A program that runs under a supervisor waits for the end of another writer, and says so;
+        `waits=False` refuses at once there too.
 
         Durability: what an update survives when its call returns: `"process"` kill -9, `"disk"` a
             power cut, `"buffered"` nothing yet. `execute=False` opens it without beginning a run.
@@ -171,7 +176,7 @@ class Store:
         self._clean_if_due()
         if site.folder.stat() is None:
             self._create(site, SessionKind.WORK)
-        session = self._open(site, durability, execute=execute)
+        session = self._open_in_turn(site, durability, execute=execute, waits=waits)
         try:
             if total_batches is not None:
                 session.set_total_batches(total_batches)
@@ -199,6 +204,19 @@ class Store:
 
     def _watcher(self) -> Watcher:
         return Watcher(self._identify(), self._clock, self.recovery.stale_after_seconds)
+
+    def _open_in_turn(
+        self, site: Site, durability: Durability, *, execute: bool, waits: bool
+    ) -> Session:
+        """Open it, as soon as its writer is gone where that is worth a wait."""
+        while True:
+            try:
+                return self._open(site, durability, execute=execute)
+            except AlreadyLockedError as error:
+                refusal = error
+            # Outside the handler, so that a traceback shows the signal and nothing of ours.
+            if not (waits and wait_for_writer(site, self._watcher())):
+                raise refusal
 
     def _open(
         self,

@@ -1,8 +1,32 @@
-"""How wide text is on a terminal, and text that fits."""
+"""Text on a terminal: how wide it is, what of it fits, a line for the user."""
 
 from __future__ import annotations
 
+import re
+import sys
 import unicodedata
+from typing import Final
+
+_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""What a terminal would act on; error messages come from anywhere."""
+
+
+def say(text: str) -> None:
+    """One line on stderr; a closed stderr is no reason to stop the work."""
+    try:
+        print(f"milepost: {_CONTROLS.sub(_escape, text)}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        return
+
+
+def _escape(match: re.Match[str]) -> str:
+    return match.group().encode("unicode_escape").decode()
+
+
+def counted(number: int, word: str) -> str:
+    """`1 item`, `2 items`, `1,200 batches`."""
+    plural = word if number == 1 else word + ("es" if word.endswith("ch") else "s")
+    return f"{number:,} {plural}"
 
 
 def text_width(text: str) -> int:

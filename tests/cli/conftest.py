@@ -77,6 +77,24 @@ def interrupted(store: milepost.Store) -> str:
 
 
 @pytest.fixture
+def growing(store: milepost.Store, folder: Path) -> str:
+    """A session left in the middle of work that grows; its rows go to a file beside the store."""
+    found = {"a": "a", 1: 1, "1": "1", "b": {"depth": 2}, "c": "c"}
+    with contextlib.suppress(TimeoutError), store.session("tree", total_batches=1) as session:
+        session.keep_params({"model": "big"})
+        batch = session.start_batch("only")
+        keys = iter(found)
+        batch.add_many(found.values(), key=lambda _: next(keys))
+        with batch.items() as items:
+            rows = items.open(folder.parent / "rows.txt")
+            for item in items:
+                if item == 1:
+                    raise TimeoutError("too slow")
+                rows.write("서울")
+    return "tree"
+
+
+@pytest.fixture
 def doomed(folder: Path) -> milepost.Store:
     """The same store as another process of this host sees it, which does not end well."""
     other = msgspec.structs.replace(this_process(), pid=4711)

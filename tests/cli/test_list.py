@@ -114,3 +114,10 @@ def test_json_says_what_happened_and_what_to_type(
     assert told[failed]["last_error"]["batch"] == "b3"
     assert told[elsewhere]["writer"]["host"] == "desk"
     assert told[elsewhere]["status"] == "running"
+
+
+def test_growing_work_is_listed_as_the_least_that_it_is(folder: Path, growing: str) -> None:
+    (line,) = run("list", "-s", folder).out.splitlines()
+    assert "at most 40%  1 of at least 5 items (1 failed)" in line
+    (told,) = run("list", "-s", folder, "--json").json["sessions"]
+    assert told["items"]["growing"] is True

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import json
+import zlib
 from typing import TYPE_CHECKING, Any, get_args
 
+import pytest
+
 import milepost
+from milepost.model import events as e
+from milepost.model.state import OutputRows
 from milepost_cli import words
 from support.commands import run
 
@@ -87,6 +92,65 @@ def test_there_are_words_for_every_event() -> None:
     assert names == set(words._WORDS)
 
 
+def test_growing_work_and_outputs_are_told(growing: str, folder: Path) -> None:
+    ran = run("log", growing, "-s", folder)
+    told = [line.split(maxsplit=4)[4] for line in ran.out.splitlines()]
+    for sentence in (
+        "params set",
+        "output ../rows.txt opened",
+        'only: 5 items found on the way: a, 1, "1" and 2 more',
+        "only: item a taken",
+        "only: item a completed, item 1 taken, 6 bytes to ../rows.txt",
+        "only: item 1 failed: TimeoutError: too slow (timeout_error)",
+    ):
+        assert sentence in told
+    events = [
+        json.loads(line) for line in run("log", growing, "-s", folder, "--json").out.splitlines()
+    ]
+    (added,) = (each for each in events if each["event"] == "ItemsAdded")
+    assert added["keys"] == ["a", 1, "1", "b", "c"]
+    assert added["payloads"] == [None, None, None, {"depth": 2}, None]
+    (ended,) = (each for each in events if each["event"] == "ItemsEnded" and each["rows"])
+    assert ended["rows"] == [
+        {
+            "path": "../rows.txt",
+            "start_bytes": 0,
+            "length_bytes": 6,
+            "checksum": zlib.crc32("서울".encode()),
+        }
+    ]
+    assert ended["taken"] == [1]
+
+
+@pytest.mark.parametrize(
+    ("event", "sentence"),
+    [
+        (e.ItemsAdded(1, 2, 0, ["a"]), "1 item found on the way: a"),
+        (e.ItemsEnded(1, 2, 0), "nothing in hand"),
+        (
+            e.ItemsEnded(
+                1,
+                2,
+                0,
+                [e.ItemChange(n, milepost.ItemStatus(2 + n % 2)) for n in range(3)],
+                [7, 8],
+                [OutputRows("a", 0, 1, 0), OutputRows("b", 5, 1_239, 0)],
+            ),
+            "3 items: 2 completed, 1 failed, items 7, 8 taken, 1 byte to a, 1,234 bytes to b",
+        ),
+        (e.PositionsAdvanced(1, 2, 0, 0, "d"), "items are known by their position"),
+        (e.PositionsAdvanced(1, 2, 0, 0, "d", 1), "item 0 taken"),
+        (
+            e.PositionsAdvanced(1, 2, 0, 5_000, "d", 16, [OutputRows("a", 1, 3, 0)]),
+            "the first 5,000 items done, items 5000 to 5015 taken, 2 bytes to a",
+        ),
+        (e.OutputOpened(1, 2, -1, "a", 9), "output a opened, behind the 9 bytes in it"),
+    ],
+)
+def test_the_words_of_what_ends_in_one_record(event: e.BatchEvent, sentence: str) -> None:
+    assert words.describe(milepost.plain(event), "") == sentence
+
+
 def test_an_event_of_a_newer_release_is_still_told() -> None:
     fields: dict[str, Any] = {"event": "Unheard", "sequence": 9}
     assert "Unheard" in words.describe(fields, "")
@@ -128,14 +192,56 @@ def test_deaths_and_recoveries_are_told(
     service.recover(dead, cause="killed by SIGKILL, at most 29 MiB of memory")
     out = run("log", dead, "-s", folder).out
     assert " died: killed by SIGKILL, at most 29 MiB of memory\n" in out
-    assert "recovered (interrupted batch): resume current batch\n" in out
+    resumed = "resume current batch, batch b1 goes on after 3 items"
+    assert f"recovered (interrupted batch): {resumed}\n" in out
     service.recover(failed, from_batch=2)
     out = run("log", failed, "-s", folder).out
-    assert "recovered (recoverable failures): partial recovery, from batch 2, 2 batches" in out
+    partial = "partial recovery, what was begun from batch 2 on begins anew"
+    assert (
+        f"recovered (recoverable failures): {partial}; 2 batches completed, 2 to be done\n" in out
+    )
     store.unlock(elsewhere)
     service.recover(elsewhere)
     out = run("log", elsewhere, "-s", folder).out
     assert " died without a word; nothing it had in hand is to blame\n" in out
+
+
+def test_the_scan_that_a_recovery_was_part_of_is_told(
+    store: milepost.Store, folder: Path, dead: str, failed: str
+) -> None:
+    store.save_state("settings", 1)
+    milepost.RecoveryService(store).detect_and_recover()
+    out = run("log", dead, "-s", folder).out
+    assert "; the scan so far: 1 of 2 sessions made ready, 1 with nothing to do\n" in out
+    out = run("log", failed, "-s", folder).out
+    again = "restart failed batches, 1 failed batch to be tried again"
+    assert f"{again}; the scan so far: 2 of 2 sessions made ready, 1 with" in out
+    event = json.loads(run("log", failed, "-s", folder, "--json").out.splitlines()[-1])
+    assert event["result"] == {"kind": "restarted_failed", "batch_numbers": [3]}
+    assert event["report"] == {
+        "healthy_sessions": 1,
+        "sessions_requiring_recovery": 2,
+        "successful_recoveries": 2,
+        "failed_recoveries": 0,
+        "unrecoverable_sessions": 0,
+    }
+    shown = run("show", failed, "-s", folder, "--json").json
+    assert shown["recovery"]["result"] == event["result"]
+
+
+def test_a_recovery_of_a_release_that_noted_no_result_is_told() -> None:
+    event = e.Recovered(
+        9,
+        0,
+        -1,
+        milepost.RecoveryReason.REQUESTED,
+        milepost.RecoveryPriority.LOW,
+        milepost.RecoveryStrategy.PARTIAL_RECOVERY,
+        reset=[2, 3],
+        from_batch=2,
+    )
+    told = words.describe(milepost.plain(event), "")
+    assert told == "recovered (requested): partial recovery, from batch 2, 2 batches to begin anew"
 
 
 def test_poison_is_told_with_what_is_known(store: milepost.Store, folder: Path, dead: str) -> None:

@@ -280,12 +280,25 @@ def test_each_strategy_has_a_word(
     assert mark.strategy is expected
 
 
+def test_by_progress_the_thresholds_decide(store: milepost.Store, folder: Path) -> None:
+    urgent(store, "little", 2)
+    before = contents(folder)
+    forced = ["recover", "-s", str(folder), "--session", "little", "--strategy", "by-progress"]
+    told = "what was begun from batch 0 on begins anew; 0 batches completed, 1 to be done"
+    assert f"  would make it ready: {told}\n" in run(*forced, "--dry-run").out
+    assert contents(folder) == before
+    assert f"  made ready: {told}\n" in run(*forced).out
+    assert f"  was made ready before: {told}\n" in run(*forced).out
+    assert store.load_progress("little").pending_batches[0].items_finished == 0
+
+
 def test_a_strategy_that_cannot_be_is_told_and_changes_nothing(folder: Path, dead: str) -> None:
     before = contents(folder)
     forced = ["recover", "-s", str(folder), "--session", dead]
     assert run(*forced, "--from-batch", "9").code == 2
     assert run(*forced, "--strategy", "restart-failed").code == 2
     assert run(*forced, "--strategy", "resume", "--from-batch", "1").code == 2
+    assert run(*forced, "--strategy", "by-progress", "--from-batch", "1").code == 2
     assert contents(folder) == before
 
 
@@ -293,6 +306,7 @@ def test_a_strategy_that_cannot_be_is_told_and_changes_nothing(folder: Path, dea
     "words",
     [
         ["--strategy", "full"],
+        ["--strategy", "by-progress"],
         ["--from-batch", "0"],
         ["--from-batch", "0", "--session", "a", "--session", "b"],
         ["--strategy", "full", "--session", "a", "--watch"],

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import milepost
+from milepost_cli import asking
+from milepost_cli.advice import Advice
 from support.commands import run, start
 from support.gates import ITEMS, Gate
 
@@ -213,8 +215,53 @@ def test_what_never_gets_on_is_given_up_and_is_1(here: Path, store: milepost.Sto
     code, _, err = ended(recover(here, "other.py", "-s", store.path, "--max-attempts", "2"))
     assert code == 1
     assert err.count("  job: started process") > 1
-    assert err.count("  job: given up: ") == 1
+    (told,) = [line for line in err.splitlines() if "  job: given up: " in line]
+    assert "given up: 3 starts in a row without progress; the last: exit code 0" in told
+    assert f"; look at it: milepost show job --store {store.path}; to try again: " in told
+    assert told.endswith(f"; to try again: milepost recover --session job --store {store.path}")
     assert other.done == DONE, "the others go on"
+
+
+def test_what_was_given_up_is_tried_again_by_what_was_named_for_it(
+    here: Path, store: milepost.Store, interrupted: str
+) -> None:
+    targets = [
+        milepost.Target("job", asking.command_of("job.py", "--store", "mine")),
+        milepost.Target("table", ("python", "a.py"), str(here)),
+    ]
+    advice = Advice(store, targets, store_option=None)
+    assert advice.trying_again("job") == "to try again: milepost run job.py --store mine"
+    assert advice.trying_again("table") == "to try again: milepost recover --session table"
+    assert advice.trying_again(interrupted) == "to try again: milepost run places.py"
+    assert advice.trying_again("nobodys") == "to try again: run its program again"
+
+
+def test_what_was_stopped_on_purpose_is_told_with_what_carries_it_on(
+    here: Path, store: milepost.Store
+) -> None:
+    gate, looked_at = Gate(here, "job"), Gate(here, "loop", is_script=True)
+    for name in ("job", "loop", *(f"other-{number}" for number in range(48))):
+        with store.session(name) as session:
+            session.end(milepost.Outcome.STOPPED)
+    (here / "milepost.toml").write_text(
+        f'[[recover]]\nsession="loop"\ncommand=["{sys.executable}", "{looked_at.file.name}"]\n'
+    )
+    words = ["job.py", "-s", store.path]
+    code, _, err = ended(recover(here, *words))
+    assert code == 0, err
+    told = [line.partition(" UTC  ")[2] for line in err.splitlines() if "on purpose" in line]
+    why = "it was stopped on purpose; left alone; to carry it on"
+    by_table = f"MILEPOST_STORE={store.path} MILEPOST_SESSION=loop {sys.executable} loop.py"
+    assert told[0] == f"job: {why}: milepost run job.py --store {store.path}"
+    assert told[1] == f"loop: {why}: {by_table}", "what was named for it comes first"
+    assert len(told) == 5
+    assert told[4] == (
+        f"46 more stopped on purpose, and left alone; see them: milepost list --store {store.path}"
+    )
+    assert gate.done == looked_at.done == []
+    looked_at.open()
+    subprocess.run(by_table, shell=True, check=True, cwd=here)
+    assert looked_at.done == DONE, "what is told can be typed"
 
 
 def test_damage_is_12(here: Path, store: milepost.Store) -> None:
@@ -428,6 +475,58 @@ def test_a_signal_is_passed_on_and_the_save_awaited(
         assert watched.process.returncode == code
     assert store.view("job").judgement.status is status
     assert gate.done == DONE[:6], "the item in hand was finished, and no other begun"
+
+
+def test_who_stops_a_watcher_is_told_what_is_stopped_now(here: Path, store: milepost.Store) -> None:
+    gates = [Gate(here, name) for name in ("a", "b", "done")]
+    for each in gates:
+        died(each, here, store.path)
+    gates[2].open()
+    process = recover(here, "a.py", "b.py", "done.py", "--watch", "--jobs", "2", "-s", store.path)
+    for each in gates[:2]:
+        each.wait_for_run(2)
+    process.send_signal(signal.SIGINT)
+    for each in gates:
+        each.open()
+    code, _, err = ended(process)
+    assert code == 130
+    assert err.splitlines()[-2:] == [
+        f"milepost: {name}: stopped, also for the next watcher; to carry it on:"
+        f" milepost run {name}.py --store {store.path}"
+        for name in ("a", "b")
+    ]
+
+
+def test_after_a_sigterm_the_next_watcher_goes_on_so_nothing_is_told(
+    here: Path, store: milepost.Store
+) -> None:
+    gate = Gate(here, "job")
+    died(gate, here, store.path)
+    process = recover(here, "job.py", "--watch", "-s", store.path)
+    gate.wait_for_run(2)
+    process.terminate()
+    gate.open()
+    code, _, err = ended(process)
+    assert code == 143
+    assert "also for the next watcher" not in err
+
+
+def test_stopped_work_that_is_begun_anew_is_taken_up(here: Path, store: milepost.Store) -> None:
+    gate = Gate(here, "job")
+    process = start("run", "job.py", "-s", store.path, cwd=here)
+    gate.wait_for_run(1)
+    process.send_signal(signal.SIGINT)
+    gate.open()
+    process.communicate(timeout=PATIENCE_SECONDS)
+    assert run("restart", "job", "-s", store.path).code == 0
+    listed = run("list", "-s", store.path, "--json").json["sessions"][0]
+    assert (listed["status"], listed["reason"]) == (
+        "pending",
+        "it was begun anew and not run since",
+    )
+    code, _, err = ended(recover(here, "job.py", "-s", store.path))
+    assert code == 0, err
+    assert gate.done == DONE[:6] + DONE
 
 
 def test_children_outlive_a_killed_watcher_and_are_left_alone_by_the_next(

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
-from typing import TYPE_CHECKING
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -51,6 +54,7 @@ def test_json_has_all_that_is_promised(folder: Path, failed: str) -> None:
         "completed": 16,
         "failed": 2,
         "skipped": 0,
+        "growing": False,
     }
     assert told["progress"] == 1.0
     assert told["eta"] is None
@@ -95,14 +99,15 @@ def test_an_interrupted_session_says_what_a_person_needs_at_night(
     assert (ran.code, ran.err) == (0, "")
     assert "crawl: interrupted, RuntimeError: the line was lost" in ran.out
     assert "1 of 3 completed" in ran.out
-    assert "2 completed; 1 skipped" in ran.out
     assert "last error  RuntimeError: the line was lost" in ran.out
-    assert "in flight   batch b1: item d" in ran.out
+    assert "2 completed; 1 skipped, 1 was in hand" in ran.out
+    assert "was in hand batch b1: item d" in ran.out
+    assert "in flight" not in ran.out
     assert f"process {os.getpid()} on" in ran.out
     assert ran.out.splitlines()[-1] == f"next        milepost run places.py --store {folder}"
 
 
-def test_in_flight_of_a_run_that_was_ended_by_an_exception(folder: Path, interrupted: str) -> None:
+def test_what_was_in_hand_when_an_exception_ended_the_run(folder: Path, interrupted: str) -> None:
     told = run("show", interrupted, "-s", folder, "--json").json
     assert told["in_flight"] == [
         {"batch": "b1", "batch_number": 1, "item": "d", "started_at": None}
@@ -119,9 +124,13 @@ def test_a_session_that_is_being_written_says_so(store: milepost.Store, folder: 
         batch.update_items([(n, ItemStatus.COMPLETED) for n in range(5)])
         batch.update_item("x", ItemStatus.PROCESSING)
         told = run("show", "live", "-s", folder, "--json").json
+        text = run("show", "live", "-s", folder).out
+    assert "5 completed; 1 in flight, 4 pending" in text
+    assert "in flight   batch b: item x" in text
     assert told["status"] == "running"
     assert told["writer"]["alive"] is True
     assert [each["item"] for each in told["in_flight"]] == ["x"]
+    assert told["items"]["processing"] == 1
     assert told["in_flight"][0]["started_at"] is not None
     assert told["eta"]["remaining_seconds"] > 0
     assert told["eta"]["at"] > told["updated_at"]
@@ -144,6 +153,64 @@ def test_a_killed_writer_is_seen_with_what_it_had_in_hand(
     assert told["reason"].endswith("ended and could not record it, with 1 item in hand")
     assert [each["item"] for each in told["in_flight"]] == ["x"]
     assert told["writer"] == told["writer"] | {"pid": child, "alive": False}
+
+
+def test_growing_work_is_told_as_the_least_that_it_is(growing: str, folder: Path) -> None:
+    told = run("show", growing, "-s", folder, "--json", "--batches").json
+    assert told["items"] == {
+        "pending": 3,
+        "processing": 0,
+        "completed": 1,
+        "failed": 1,
+        "skipped": 0,
+        "growing": True,
+    }
+    assert told["progress"] == 0.4
+    assert told["eta"]["is_at_least"] is True
+    assert told["params"] == {"model": "big"}
+    assert told["positions"] == []
+    assert told["outputs"] == [
+        {
+            "path": str(folder.parent / "rows.txt"),
+            "name": "../rows.txt",
+            "acknowledged_bytes": 6,
+        }
+    ]
+    (batch,) = told["batch_list"]
+    assert (batch["items_total"], batch["growing"], batch["position"]) == (5, True, None)
+    text = run("show", growing, "-s", folder, "--batches").out
+    assert "0 of 1 completed, 1 processing (at most 40% finished)" in text
+    assert "1 completed; 1 failed, at least 3 pending in batches that were begun" in text
+    assert re.search(r"of work; at least \S+ left", text)
+    assert 'params      {"model": "big"}' in text
+    assert f"outputs     {folder.parent}/rows.txt: 6 bytes acknowledged" in text
+    assert "1 of at least 5 items, 1 failed" in text
+    assert "position" not in text
+
+
+def test_work_that_does_not_grow_says_nothing_of_the_least(folder: Path, interrupted: str) -> None:
+    told = run("show", interrupted, "-s", folder, "--json", "--batches").json
+    assert told["eta"] is None or told["eta"]["is_at_least"] is False
+    assert {each["growing"] for each in told["batch_list"]} == {False}
+    assert (told["params"], told["outputs"], told["positions"]) == (None, [], [])
+    text = run("show", interrupted, "-s", folder, "--batches").out
+    assert not re.search("at least|at most|params|outputs|position", text)
+
+
+def test_items_known_by_position_are_told_as_a_number(store: milepost.Store, folder: Path) -> None:
+    with store.session("ranks", total_batches=1) as session:
+        batch = session.start_batch("only")
+        with batch.items("abcdef", key="position") as items:
+            for number, _item in enumerate(items):
+                if number == 1:
+                    items.fail("no")
+                if number == 4:
+                    break
+        told = run("show", "ranks", "-s", folder, "--json", "--batches").json
+        text = run("show", "ranks", "-s", folder).out
+    assert told["positions"] == [{"batch": "only", "batch_number": 0, "position": 4, "failed": 1}]
+    assert told["batch_list"][0]["position"] == 4
+    assert "position    the first 4 items of the source have ended, 1 of them failed" in text
 
 
 def test_failure_cannot_be_taken_for_success(store: milepost.Store, folder: Path) -> None:
@@ -323,7 +390,14 @@ def test_a_death_shows_its_suspects_and_its_recovery(
     store: milepost.Store, folder: Path, dead: str
 ) -> None:
     told = run("show", dead, "-s", folder, "--json").json
-    suspect = {"batch": "b1", "batch_number": 1, "item": "f", "deaths": 1, "last_death": None}
+    suspect = {
+        "batch": "b1",
+        "batch_number": 1,
+        "item": "f",
+        "deaths": 1,
+        "last_death": None,
+        "in_hand": False,
+    }
     assert told["suspects"] == [suspect]
     assert told["recovery"] is None
     detail = milepost.RecoveryService(store).recover(dead, cause="killed by SIGKILL")
@@ -335,6 +409,7 @@ def test_a_death_shows_its_suspects_and_its_recovery(
         "reason": "interrupted_batch",
         "priority": "high",
         "strategy": "resume_current_batch",
+        "result": {"kind": "resumed", "batches": {"b1": 3}},
     }
     # What was in hand at the death is told until it is in hand again.
     assert [each["item"] for each in told["in_flight"]] == ["f"]
@@ -344,6 +419,135 @@ def test_a_death_shows_its_suspects_and_its_recovery(
     assert lines[at + 1].strip().startswith("in hand at a death")
     assert lines[at + 2].startswith("recovery    20")
     assert lines[at + 2].endswith(": interrupted batch, so resume current batch")
+
+
+def _agree(told: dict[str, Any]) -> list[milepost.Key]:
+    """What was or is in hand, once it is sure that the sums and the list say the same."""
+    assert told["items"]["processing"] == len(told["in_flight"])
+    return [each["item"] for each in told["in_flight"]]
+
+
+def test_what_is_in_hand_is_what_the_sums_say(
+    store: milepost.Store, doomed: milepost.Store, folder: Path
+) -> None:
+    """From the run over its death and recovery to the next run, and never more than there is."""
+
+    def told(status: str, processing: int, pending: int) -> list[milepost.Key]:
+        found = run("show", "work", "-s", folder, "--json").json
+        assert found["status"] == status
+        assert found["items"] == found["items"] | {"processing": processing, "pending": pending}
+        listed = run("list", "-s", folder, "--json").json["sessions"][0]
+        assert (listed["items"], listed["in_flight"]) == (found["items"], found["in_flight"])
+        return _agree(found)
+
+    def words() -> str:
+        return run("show", "work", "-s", folder).out
+
+    session = doomed.session("work", total_batches=2)
+    batches = [session.start_batch(key, items_total=4) for key in "ab"]
+    for batch in batches:
+        batch.update_item(f"{batch.key}-0", ItemStatus.COMPLETED)
+        batch.update_item(f"{batch.key}-1", ItemStatus.PROCESSING)
+    assert told("running", 2, 4) == ["a-1", "b-1"]
+    assert "2 in flight, 4 pending" in words()
+    session.supersede()
+    assert told("interrupted", 2, 4) == ["a-1", "b-1"]
+    service = milepost.RecoveryService(store)
+    service.recover("work")
+    assert told("interrupted", 2, 4) == ["a-1", "b-1"]
+    assert "2 were in hand, 4 pending" in words()
+    assert "was in hand batch a: item a-1" in words()
+    assert "in flight" not in words()
+    with store.session("work") as session:
+        assert told("running", 0, 6) == []
+        assert "in hand" not in words().replace("in hand at a death", "")
+        session.start_batch("a").update_item("a-1", ItemStatus.PROCESSING)
+        assert told("running", 1, 5) == ["a-1"]
+    # Stopped on purpose; then begun anew from its first batch: what was reset was never in hand.
+    assert told("stopped", 1, 5) == ["a-1"]
+    service.recover("work", from_batch=0)
+    assert told("stopped", 0, 8) == []
+
+
+def test_a_copy_of_a_running_session_says_so_and_declares_nobody_dead(
+    store: milepost.Store, folder: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    script = (
+        "import sys, milepost\n"
+        f"session = milepost.Store({str(folder)!r}).session('s', total_batches=1)\n"
+        "batch = session.start_batch('b')\n"
+        "batch.update_item('x', milepost.ItemStatus.PROCESSING)\n"
+        "print('in', flush=True)\n"
+        "sys.stdin.read()\n"
+        "session.close()\n"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=pipe, stdout=pipe, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "in\n"
+        shutil.copytree(folder, copy)
+        told = run("show", "s", "-s", copy, "--json").json
+        text = run("show", "s", "-s", copy).out
+        assert run("show", "s", "-s", folder, "--json").json["status"] == "running"
+        process.communicate("")
+    who = f"process {process.pid} on {told['writer']['host']}"
+    why = f"this is a copy of a session that {who} was writing, with 1 item in hand"
+    assert (told["status"], told["reason"]) == ("interrupted", why)
+    assert told["writer"] == told["writer"] | {"alive": False, "wrote_original": True}
+    assert f"writer      {who} wrote the original of this copy, since 20" in text
+    assert "was in hand batch b: item x" in text
+    assert "ended" not in text
+    assert _agree(told) == ["x"]
+    # The copy goes on by itself: made ready it is still one, run it is a session like any other.
+    there = milepost.Store(copy)
+    milepost.RecoveryService(there).recover("s")
+    told = run("show", "s", "-s", copy, "--json").json
+    assert (told["reason"], told["suspects"]) == (why, [])
+    assert told["writer"]["wrote_original"] is False
+    with there.session("s") as session:
+        session.start_batch("b").complete()
+        session.complete()
+    assert "copy" not in run("show", "s", "-s", copy).out.replace(str(copy), "")
+    # The original ended well.
+    told = run("show", "s", "-s", folder, "--json").json
+    assert told["status"] == "stopped"
+    assert told["writer"]["wrote_original"] is False
+
+
+def test_suspects_of_a_run_that_goes_on(
+    store: milepost.Store, doomed: milepost.Store, folder: Path
+) -> None:
+    session = doomed.session("work", total_batches=3)
+    for key in "ab":
+        session.start_batch(key).update_item(f"{key}-1", ItemStatus.PROCESSING)
+    session.start_batch("c")
+    session.supersede()
+    with store.session("work") as session:
+
+        def lines() -> list[str]:
+            lines = run("show", "work", "-s", folder).out.splitlines()
+            (at,) = (i for i, line in enumerate(lines) if line.startswith("suspects"))
+            return [line[12:] for line in lines[at : at + 4]]
+
+        end = "in hand at a death; the others wait until each has run alone"
+        batch = session.start_batch("a")
+        batch.update_item("a-1", ItemStatus.PROCESSING)
+        rest = ["batch b: item b-1 will run alone next", "batch c will run alone next"]
+        assert lines() == ["batch a: item a-1 runs alone now", *rest, end]
+        batch.update_item("a-1", ItemStatus.COMPLETED)
+        batch.complete()
+        session.start_batch("b").complete()
+        session.start_batch("c")
+        assert lines()[:2] == ["batch c runs alone now", end]
+        told = run("show", "work", "-s", folder, "--json").json["suspects"]
+        assert [(each["batch"], each["in_hand"]) for each in told] == [("c", True)]
+    assert lines()[:2] == [
+        "batch c",
+        "in hand at a death; the next run begins with each of them alone",
+    ]
 
 
 def test_a_session_without_deaths_shows_nothing_of_them(folder: Path, failed: str) -> None:

@@ -6,16 +6,21 @@ import json
 import os
 import signal
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 import milepost
+from milepost.storage.host import this_process
 from support.commands import run, start
 from support.gates import ITEMS, Gate
+from support.watching import wait_until
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Generator
     from pathlib import Path
 
 AT_ONCE = {"MILEPOST_RECOVERY_DELAY_SECONDS": "0"}
@@ -121,6 +126,26 @@ def test_what_kills_each_time_ends_as_poison(here: Path, store: milepost.Store) 
     assert "killed by SIGKILL" in state.failed_batches[2].error_message
 
 
+def test_giving_up_says_where_to_look_and_how_to_try_again(
+    here: Path, store: milepost.Store
+) -> None:
+    env = {"MILEPOST_MAX_RECOVERY_ATTEMPTS": "1"}
+    (here / "vain.py").write_text(
+        "import milepost, os\n"
+        "@milepost.job('vain', batches=lambda: os._exit(3))\n"
+        "def vain(batch): ...\n"
+    )
+    store.session("vain").supersede()
+    code, _, err = ended(supervise(here, "vain.py", "-s", store.path, **env))
+    assert code == 3, err
+    last = err.splitlines()[-1]
+    assert last.startswith("milepost: given up: 2 starts in a row without progress; the last: ")
+    assert last.endswith(
+        f"; look at it: milepost show vain --store {store.path};"
+        f" to try again: milepost run --supervise vain.py --store {store.path}"
+    )
+
+
 @pytest.mark.parametrize(
     ("number", "code", "status"),
     [
@@ -155,7 +180,11 @@ def test_the_exit_code_is_that_of_the_last_run(here: Path, store: milepost.Store
     code, _, err = ended(supervise(here, *words, killed))
     assert code == 128 + 11
     assert err.count("started process") > 1
-    assert "milepost: given up: " in err, "what never comes so far as a session comes to an end"
+    last = err.splitlines()[-1]
+    assert last.startswith("milepost: given up: 4 starts in a row without progress; the last: ")
+    assert f"; look at it: milepost list --store {store.path}; to try again: " in last
+    again = f"milepost run --supervise --store {store.path} -- {sys.executable} -c "
+    assert last.partition("; to try again: ")[2].startswith(again)
 
 
 def test_what_has_run_to_its_end_is_run_once_and_does_nothing(
@@ -168,6 +197,122 @@ def test_what_has_run_to_its_end_is_run_once_and_does_nothing(
         assert code == 0
         assert err.count("started process") == 1
     assert gate.done == list(range(ITEMS))
+
+
+# Beside a session that lives.
+
+
+@contextmanager
+def waiting(here: Path, gate: Gate, store: str) -> Generator[subprocess.Popen[str]]:
+    """A supervised program that waits for one that lost its supervisor, and works on alone."""
+    if gate.is_script:
+        words = ["-s", store, "--", sys.executable, gate.file.name]
+    else:
+        words = [gate.file.name, "-s", store]
+    first = supervise(here, *words)
+    second: subprocess.Popen[str] | None = None
+    try:
+        pid = gate.wait_for_run(1)
+        first.kill()
+        first.wait()
+        second = supervise(here, *words)
+        assert second.stderr is not None
+        line = next(line for line in second.stderr if " started process " not in line)
+        host = os.uname().nodename
+        told = f"milepost: {gate.name}: process {pid} on {host} writes it; waiting for its end\n"
+        assert line == told
+        yield second
+    finally:
+        gate.open()  # what was left alone comes to its end
+        for process in (first, second):
+            if process is not None:
+                process.kill()
+                process.communicate()
+
+
+@pytest.mark.parametrize("is_script", [False, True])
+def test_a_living_session_is_waited_for_and_carried_on_when_it_dies(
+    here: Path, store: milepost.Store, *, is_script: bool
+) -> None:
+    gate = Gate(here, "work", is_script=is_script)
+    with waiting(here, gate, store.path) as process:
+        gate.kill_run(1)
+        gate.wait_for_run(2)
+        gate.open()
+        code, _, err = ended(process)
+    assert code == 0, err
+    assert "waiting" not in err, "it is told once"
+    assert "work: resumed after its process died" in err
+    assert gate.done == list(range(ITEMS)), "nothing twice, nothing lost"
+    assert store.view("work").judgement.status is milepost.SessionStatus.COMPLETED
+
+
+@pytest.mark.parametrize("is_script", [False, True])
+def test_a_living_session_that_comes_to_its_end_leaves_nothing_to_do(
+    here: Path, store: milepost.Store, *, is_script: bool
+) -> None:
+    gate = Gate(here, "work", is_script=is_script)
+    with waiting(here, gate, store.path) as process:
+        gate.open()
+        code, _, err = ended(process)
+    assert code == 0, err
+    assert "milepost: work: complete since " in err
+    assert gate.done == list(range(ITEMS))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_the_wait_and_leaves_the_living_alone(
+    number: signal.Signals, code: int, here: Path, store: milepost.Store
+) -> None:
+    gate = Gate(here, "work")
+    with waiting(here, gate, store.path) as process:
+        process.send_signal(number)
+        assert ended(process)[0] == code
+        assert store.view("work").judgement.status is milepost.SessionStatus.RUNNING
+        gate.open()
+        wait_until(lambda: store.load_progress("work").outcome is milepost.Outcome.COMPLETED)
+    assert gate.done == list(range(ITEMS))
+
+
+def test_what_the_same_supervisor_started_is_not_waited_for(
+    here: Path, store: milepost.Store
+) -> None:
+    gate = Gate(here, "work")
+    gate.open()
+    (here / "outer.py").write_text(
+        "import milepost, subprocess, sys\n"
+        "inner = [sys.executable, '-m', 'milepost_cli', 'run', 'work.py']\n"
+        "with milepost.Store().session('work') as session:\n"
+        "    code = subprocess.run(inner).returncode\n"
+        "    session.set_total_batches(0)\n"
+        "    session.complete()\n"
+        "sys.exit(code)\n"
+    )
+    code, _, err = ended(supervise(here, "-s", store.path, "--", sys.executable, "outer.py"))
+    assert code == 11, err
+    assert "is being written by process" in err
+
+
+def test_only_a_supervised_program_waits(here: Path, store: milepost.Store) -> None:
+    gate = Gate(here, "work")
+    with start("run", "work.py", "-s", store.path, cwd=here) as living:
+        try:
+            gate.wait_for_run(1)
+            code, _, err = ended(start("run", "work.py", "-s", store.path, cwd=here))
+            assert (code, "waiting" in err) == (11, False)
+            for verb in ("restart", "retry", "recover"):
+                words = (["--session"] if verb == "recover" else []) + ["work"]
+                env = {"MILEPOST_STARTED_BY": "somebody"}
+                process = start(verb, *words, "-s", store.path, cwd=here, env=env)
+                code, _, err = ended(process)
+                assert (code, "waiting" in err) == (0 if verb == "recover" else 11, False), err
+            there = msgspec.structs.replace(this_process(), started_by="somebody")
+            supervised = milepost.Store(store.path, identify=lambda: there)
+            with pytest.raises(milepost.AlreadyLockedError):
+                supervised.session("work", waits=False)
+        finally:
+            gate.open()
+            living.communicate()
 
 
 @pytest.mark.parametrize(

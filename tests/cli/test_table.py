@@ -23,16 +23,49 @@ DOINGS = ["running", "waiting", "given up", "ready", "held", "fine", "no target"
 ESCAPES = re.compile("\x1b\\[[0-9;?]*[A-Za-z]")
 
 
+STATUSES = [None, *milepost.SessionStatus]
+PROGRESS = "42%, 12 of 250 batches, 1,204 items"
+
+
+def progress(row: milepost.Row) -> str:
+    return PROGRESS if row.session != "new" else ""
+
+
+def advice(row: milepost.Row) -> str:
+    return f"left alone; to carry it on: milepost run {row.session}.py"
+
+
+BESIDE = table.Beside(progress, advice)
+
+
 def row(
-    session: str, doing: str, detail: str = "", *, pid: int | None = None, runs: int = 0
+    session: str,
+    doing: str,
+    detail: str = "",
+    *,
+    pid: int | None = None,
+    runs: int = 0,
+    status: milepost.SessionStatus | None = None,
+    has_target: bool = True,
 ) -> milepost.Row:
-    return milepost.Row(session, doing, detail, pid, runs, True, None)
+    return milepost.Row(session, doing, detail, pid, runs, has_target, None, status)
+
+
+def stopped(session: str, *, has_target: bool = True) -> milepost.Row:
+    status = milepost.SessionStatus.STOPPED
+    return row(session, "fine", "it was stopped on purpose", status=status, has_target=has_target)
 
 
 def drawn(
-    *rows: milepost.Row, named: tuple[str, ...] = (), columns: int = 79, height: int = 23
+    *rows: milepost.Row,
+    named: tuple[str, ...] = (),
+    beside: table.Beside | None = None,
+    columns: int = 79,
+    height: int = 23,
 ) -> list[str]:
-    lines = table.lines("watching x", list(rows), named, columns=columns, height=height)
+    lines = table.lines(
+        "watching x", list(rows), named, beside or table.Beside(), columns=columns, height=height
+    )
     return [ESCAPES.sub("", line) for line in lines]
 
 
@@ -53,13 +86,64 @@ def test_what_wants_something_stands_in_it_and_the_rest_is_counted() -> None:
 
 
 def test_what_the_user_named_stands_in_it_whatever_it_does() -> None:
-    rows = [row("a", "fine", "it was stopped on purpose"), row("b", "fine", "all work is done")]
+    rows = [row("a", "fine", "data alone"), row("b", "fine", "all work is done")]
     assert drawn(*rows, named=("a",)) == [
         "watching x",
-        "a  fine  it was stopped on purpose",
+        "a  fine  data alone",
         "1 session with nothing to do",
     ]
     assert drawn() == ["watching x"]
+
+
+def test_what_is_at_work_says_how_far_it_is_whoever_started_it() -> None:
+    living = milepost.SessionStatus.RUNNING
+    rows = [
+        row("others", "fine", "a process is writing it", status=living),
+        row("ours", "running", pid=12, runs=2),
+        row("new", "running", pid=13, runs=1),
+    ]
+    assert drawn(*rows, beside=BESIDE) == [
+        "watching x",
+        "new     running  process 13",
+        f"ours    running  {PROGRESS}, process 12, run 2",
+        f"others  running  {PROGRESS}, a process is writing it",
+    ]
+
+
+def test_of_many_that_were_stopped_a_few_are_told_and_the_rest_is_counted() -> None:
+    rows = [stopped(f"s{number:02}", has_target=number > 45) for number in range(50)]
+    assert drawn(*rows, named=("s01",), beside=BESIDE) == [
+        "watching x",
+        *(
+            f"{name}  stopped  left alone; to carry it on: milepost run {name}.py"
+            for name in ("s01", "s46", "s47", "s48")
+        ),
+        "46 more stopped on purpose",
+    ]
+
+
+@pytest.mark.parametrize("columns", [79, 99])
+def test_what_waits_for_a_person_is_told_in_full(columns: int) -> None:
+    why = (
+        "4 starts in a row without progress; the last: exit code 1, at most 33 MiB of memory; look"
+        " at it: milepost show crawl; to try again: milepost run crawl.py"
+    )
+    lines = drawn(row("crawl", "given up", why), row("b", "ready", "x" * 200), columns=columns)
+    assert lines[1].startswith("b      ready     xxx")
+    assert lines[2] == "crawl  given up"
+    assert all(line.startswith("  ") for line in lines[3:])
+    assert " ".join(line.strip() for line in lines[3:]) == why
+    assert max(map(milepost.text_width, lines)) <= columns
+    assert drawn(row("crawl", "given up", "short"))[1:] == ["crawl  given up  short"]
+
+
+def test_what_is_told_in_full_does_not_take_the_whole_table() -> None:
+    rows = [row("a", "given up", "word " * 500), row("b", "no target")]
+    lines = drawn(*rows, height=9)
+    assert len(lines) == 8
+    assert lines[-2].endswith("…")
+    assert lines[-1] == "b  no target"
+    assert drawn(*rows, height=5)[1:] == ["and 2 more"]
 
 
 def test_what_does_not_fit_is_counted() -> None:
@@ -86,6 +170,7 @@ def test_what_a_terminal_would_act_on_is_escaped() -> None:
             st.text(max_size=120),
             pid=st.integers(1, 10**7),
             runs=st.integers(0, 10**4),
+            status=st.sampled_from(STATUSES),
         ),
         max_size=30,
     ),
@@ -93,7 +178,7 @@ def test_what_a_terminal_would_act_on_is_escaped() -> None:
     height=st.integers(3, 40),
 )
 def test_it_always_fits(rows: list[milepost.Row], columns: int, height: int) -> None:
-    lines = drawn(*rows, columns=columns, height=height)
+    lines = drawn(*rows, beside=BESIDE, columns=columns, height=height)
     assert len(lines) <= height
     assert all(milepost.text_width(line) <= columns for line in lines)
     assert not any("\n" in line for line in lines)
@@ -133,7 +218,7 @@ def test_a_terminal_gets_one_table_redrawn_in_place(
     text = ESCAPES.sub("", ran.out)
     said = "".join(text.split())
     assert "bad.pyraisedZeroDivisionErrorwhileitwasimported" in said, "told above the table"
-    assert "running  process " in text
+    assert re.search("  running  0%, ", text), "how far it is comes first"
     assert text.rstrip().splitlines()[-1].startswith("서울특별시-지역-수집  fine  ")
     assert "did 8" not in text, "what children print does not tear the table"
     (folder,) = (here / "tmp").iterdir()

@@ -9,9 +9,11 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import random
+import shutil
 import signal
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +22,9 @@ import pytest
 
 import milepost
 from milepost.journal import record
-from support.faults import Faults, die, in_child
+from milepost_cli import exit_codes
+from support.commands import run
+from support.faults import Faults, PowerCut, die, in_child
 from support.workload import DATA, WORK, Run, Seen, go_on, store_at, summary
 
 if TYPE_CHECKING:
@@ -390,3 +394,108 @@ def _accept_loss(sample: Sample, store: milepost.Store) -> None:
     wanted["checkpoints"] = held["checkpoints"]
     assert held == wanted
     go_on(store)
+
+
+# A journal that has only just begun.
+
+_LOSSES: dict[str, Callable[[bytes], bytes | None]] = {
+    "deleted": lambda _data: None,
+    "emptied": lambda _data: b"",
+    "zeros": lambda data: bytes(len(data)),
+    "garbage": lambda data: random.Random(7).randbytes(len(data)),
+    "zeros after the header": lambda data: data[: record.FILE_HEADER_BYTES].ljust(len(data), b"\0"),
+}
+
+
+def _kill_after_one_update(path: str, *, after_snapshot: bool) -> str:
+    """A writer that is killed right after the first call that its journal holds; the journal."""
+
+    def body(_tell: Callable[[bytes], None]) -> None:
+        batch = store_at(path).session(WORK).start_batch("b")
+        if after_snapshot:
+            batch.session.snapshot()
+            batch.update_item("i", DONE)
+        die()
+
+    assert in_child(body).signal == signal.SIGKILL
+    folder = f"{path}/sessions/{WORK}/journal"
+    names = sorted(os.listdir(folder), key=lambda name: int(name.split(".")[0]))
+    assert len(names) == 1 + after_snapshot
+    return os.path.join(folder, names[-1])
+
+
+@pytest.mark.parametrize("after_snapshot", [False, True])
+@pytest.mark.parametrize("loss", sorted(_LOSSES))
+def test_a_journal_is_missed_from_its_first_event_on(
+    tmp_path: Path, loss: str, *, after_snapshot: bool
+) -> None:
+    """Nothing was synced behind its first record yet, and no sign of life was given."""
+    path = str(tmp_path / "store")
+    journal = _kill_after_one_update(path, after_snapshot=after_snapshot)
+    with open(journal, "rb") as file:
+        data = file.read()
+    _replace(journal, _LOSSES[loss](data))
+    name = f"journal/{os.path.basename(journal)}"
+    store = store_at(path)
+    view = store.view(WORK)
+    assert view.is_lossy
+    assert name in [each.path for each in view.findings if each.is_error]
+    shown = run("show", WORK, "-s", path)
+    assert shown.code == exit_codes.DAMAGED
+    assert name in shown.out
+    with pytest.raises(milepost.DamagedError) as caught:
+        store.session(WORK)
+    assert caught.value.path == name
+    assert f"milepost restore {WORK}" in caught.value.hint
+    # Put back, it is as it was.
+    _replace(journal, data)
+    with store.session(WORK) as session:
+        assert session.was_dead
+        assert session.live.active_batches[0].is_done("i") is after_snapshot
+
+
+@pytest.mark.parametrize("after_snapshot", [False, True])
+def test_a_copy_that_missed_a_new_journal_opens_and_says_so(
+    tmp_path: Path, *, after_snapshot: bool
+) -> None:
+    """The manifest of a copy may be newer than the list of journals that was copied."""
+    path, copy = str(tmp_path / "store"), str(tmp_path / "copy")
+    journal = _kill_after_one_update(path, after_snapshot=after_snapshot)
+    shutil.copytree(path, copy)
+    os.unlink(os.path.join(copy, os.path.relpath(journal, path)))
+    store = store_at(copy)
+    view = store.view(WORK)
+    assert [(each.rule, each.is_error) for each in view.findings] == [("missing-journal", False)]
+    with store.session(WORK) as session:
+        assert "copy" in session.notice
+        assert session.live.executions
+    assert not store.view(WORK).findings
+
+
+@pytest.mark.parametrize("crash", ["kill", "power cut", *(f"torn {seed}" for seed in range(12))])
+def test_no_crash_while_a_journal_begins_looks_like_its_loss(tmp_path: Path, crash: str) -> None:
+    """What the manifest says of it was on the disk before, whatever a crash keeps of the rest."""
+
+    def body(path: str, image: str, at: int, tell: Callable[[bytes], None]) -> None:
+        system = PowerCut(path)
+        session = store_at(path, system).session(WORK)
+        batch = session.start_batch("b")
+        session.snapshot()
+        system.at = system.count + at
+        system.image = image if crash == "kill" else None
+        if crash.startswith("torn"):
+            system.seed = random.Random(f"{crash} {at}").randrange(1 << 30)
+        batch.update_item("i", DONE)
+        tell(b".")
+
+    for at in itertools.count():
+        path = str(tmp_path / str(at))
+        os.mkdir(path)
+        ended = in_child(partial(body, path, f"{path}.image", at))
+        assert ended.code == 0
+        store = store_at(path)
+        assert not [each for each in store.view(WORK).findings if each.is_error], f"call {at}"
+        store.session(WORK).close()
+        if ended.told:
+            assert at > 5
+            break

@@ -12,6 +12,7 @@ import pytest
 import milepost
 from milepost.journal import record
 from milepost.model import events as e
+from milepost.model import recoveries as r
 from milepost.model import state as s
 from milepost.snapshots import segments
 from milepost.storage import frame, lease, names, values
@@ -80,12 +81,22 @@ def test_no_event_is_documented_that_there_is_not() -> None:
         s.Suspect,
         s.RecoveryMark,
         s.SessionStatistics,
+        r.ResumedBatch,
+        r.RestartedFailedBatches,
+        r.PartialRecovery,
+        r.FullRestart,
+        r.RecoverySums,
     ],
 )
 def test_every_struct_of_the_state_is_documented_in_its_order(struct: type[msgspec.Struct]) -> None:
     fields = re.sub(r" \([^)]*\)", "", rows_of(struct.__name__)[1]).split(", ")
     assert fields == list(struct.__struct_fields__)
     assert struct.__struct_config__.array_like
+
+
+@pytest.mark.parametrize("result", typing.get_args(r.BatchRecoveryResult))
+def test_every_result_of_a_recovery_is_documented_with_its_kind(result: Any) -> None:
+    assert rows_of(result.__name__)[2] == f"`{result.__struct_config__.tag}`"
 
 
 @pytest.mark.parametrize(

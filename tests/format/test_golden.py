@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import milepost
 from milepost import ItemStatus, SessionStatus, Store
 from milepost.journal import record
 from milepost.model import events as e
+from milepost.model.recoveries import PartialRecovery, RecoverySums
 from milepost.model.state import BatchMetrics, Retrying
 from milepost.storage import frame
 from milepost.storage.lease import Lease, decode_lease, encode_lease
@@ -115,7 +117,7 @@ SAMPLES: list[tuple[e.BatchEvent, str]] = [
         "971b010200a16d05c3",
     ),
     (e.Retried(1, 2, -1, [1], {1: ["a", 2]}), "961c0102ff91018101 92a16102".replace(" ", "")),
-    (e.Restarted(1, 2, -1), "941d0102ff"),
+    (e.Restarted(1, 2, -1, 3), "951d0102ff03"),
     (e.Restored(1, 2, -1, 3, 4), "961e0102ff0304"),
     (e.ExecutionDied(1, 2, -1, 3, is_blamed=True, cause="c"), "971f0102ff03c3a163"),
     (
@@ -130,8 +132,17 @@ SAMPLES: list[tuple[e.BatchEvent, str]] = [
             [4],
             4,
             5,
+            PartialRecovery(completed_batches=3, restart_from_batch=4, remaining_batches=None),
+            RecoverySums(
+                healthy_sessions=1,
+                sessions_requiring_recovery=4,
+                successful_recoveries=3,
+                failed_recoveries=2,
+                unrecoverable_sessions=5,
+            ),
+            6,
         ),
-        "9b200102ff050202910391040405",
+        "9e200102ff05020291039104040594a77061727469616c0304c095010403020506",
     ),
 ]
 
@@ -140,6 +151,32 @@ SAMPLES: list[tuple[e.BatchEvent, str]] = [
 def test_the_bytes_of_every_event(event: e.BatchEvent, expected: str) -> None:
     assert record.encode_payload(event).hex() == expected
     assert record.decode_payload(bytes.fromhex(expected)) == event
+
+
+RESULTS: list[tuple[milepost.BatchRecoveryResult, str]] = [
+    (milepost.ResumedBatch(batches={"b": 3}), "92a7726573756d656481a16203"),
+    (
+        milepost.RestartedFailedBatches(batch_numbers=[3]),
+        "92b07265737461727465645f6661696c65649103",
+    ),
+    (milepost.FullRestart(total_batches=4), "92a466756c6c04"),
+]
+
+
+@pytest.mark.parametrize(("result", "expected"), RESULTS, ids=lambda v: type(v).__name__)
+def test_the_bytes_of_every_result(result: milepost.BatchRecoveryResult, expected: str) -> None:
+    *_, (sample, sample_bytes) = [each for each in SAMPLES if isinstance(each[0], e.Recovered)]
+    assert isinstance(sample, e.Recovered)
+    event = msgspec.structs.replace(sample, result=result)
+    bytes_ = sample_bytes.replace("94a77061727469616c0304c0", expected)
+    assert record.encode_payload(event).hex() == bytes_
+    assert record.decode_payload(bytes.fromhex(bytes_)) == event
+
+
+def test_a_recovery_of_a_writer_that_noted_no_result_is_read() -> None:
+    event = record.decode_payload(bytes.fromhex("9b200102ff050202910391040405"))
+    assert isinstance(event, e.Recovered)
+    assert (event.duration_ms, event.result, event.report) == (5, None, None)
 
 
 def test_every_event_has_a_sample() -> None:

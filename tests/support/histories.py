@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from milepost.model import events as e
 from milepost.model import fold
+from milepost.model.state import OutputRows
 from milepost.types import (
     BatchErrorType,
     BatchPhase,
@@ -28,6 +29,7 @@ from milepost.types import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from milepost.model.recoveries import BatchRecoveryResult
     from milepost.model.state import ActiveBatch, Phase, SessionState
 
 START_NS = 1_700_000_000_000_000_000
@@ -91,10 +93,13 @@ class Story:
         *,
         batches: Sequence[int] = (),
         reset: Sequence[int] = (),
+        result: BatchRecoveryResult | None = None,
     ) -> SessionState:
         """It is made ready to be carried on."""
         head = (RecoveryReason.INTERRUPTED_BATCH, RecoveryPriority.MEDIUM, strategy)
-        return self.happen(e.Recovered, e.NO_BATCH, *head, list(batches), list(reset))
+        before = self.state.runs if strategy is RecoveryStrategy.FULL_RESTART else 0
+        tail = (None, 0, result, None, before)
+        return self.happen(e.Recovered, e.NO_BATCH, *head, list(batches), list(reset), *tail)
 
     def complete(self) -> SessionState:
         """The work is ended."""
@@ -133,6 +138,41 @@ class Story:
         """Items are completed."""
         return self.items(*((key, ItemStatus.COMPLETED) for key in keys), batch=batch)
 
+    def add(self, *items: Key, payloads: list[Any] | None = None, batch: int = 0) -> SessionState:
+        """Items are found on the way."""
+        return self.happen(e.ItemsAdded, batch, list(items), payloads)
+
+    def finish(
+        self,
+        *changes: tuple[Key, ItemStatus],
+        taken: Sequence[Key] = (),
+        rows: Sequence[OutputRows] = (),
+        batch: int = 0,
+    ) -> SessionState:
+        """Items end, others are taken, and rows go with them."""
+        ended = [e.ItemChange(*each) for each in changes]
+        return self.happen(e.ItemsEnded, batch, ended, list(taken), list(rows))
+
+    def advance(
+        self, through: int, taken: int = 0, *, rows: Sequence[OutputRows] = (), batch: int = 0
+    ) -> SessionState:
+        """Items known by their position are done in their order, and others taken."""
+        digest = f"{through:032x}"
+        return self.happen(e.PositionsAdvanced, batch, through, digest, taken, list(rows))
+
+    def output(self, path: str, length_bytes: int = 0) -> SessionState:
+        """Rows will be written to a file."""
+        return self.happen(e.OutputOpened, e.NO_BATCH, path, length_bytes)
+
+    def rows(self, path: str, size_bytes: int) -> OutputRows:
+        """So many bytes more in an output, for what acknowledges them."""
+        start = self.state.outputs[path].length_bytes
+        return OutputRows(path, start, start + size_bytes, size_bytes)
+
+    def params(self, params: Any) -> SessionState:
+        """What makes this run this run is said."""
+        return self.happen(e.ParamsSet, e.NO_BATCH, params)
+
     def progress(
         self,
         processed: int | None = None,
@@ -165,7 +205,7 @@ class Story:
 
     def restart(self) -> SessionState:
         """The work begins anew."""
-        return self.happen(e.Restarted, e.NO_BATCH)
+        return self.happen(e.Restarted, e.NO_BATCH, self.state.runs)
 
 
 def folded(events: list[e.BatchEvent]) -> SessionState:
@@ -197,6 +237,7 @@ statuses = st.sampled_from(ItemStatus)
 errors = st.sampled_from(BatchErrorType)
 messages = st.none() | st.text(max_size=8)
 phases: st.SearchStrategy[Phase] = st.sampled_from(BatchPhase) | st.text(max_size=8)
+plain_values = st.none() | st.dictionaries(st.text(max_size=3), st.integers(0, 9), max_size=2)
 item_changes = st.builds(e.ItemChange, keys, statuses, messages, st.none() | errors, st.booleans())
 
 
@@ -276,6 +317,69 @@ def _items(draw: st.DrawFn, story: Story, done: dict[int, set[Key]], *, look: bo
             if each.status in {ItemStatus.COMPLETED, ItemStatus.SKIPPED}:
                 done.setdefault(number, set()).add(each.key)
     return bool(active)
+
+
+def _add(draw: st.DrawFn, story: Story, done: dict[int, set[Key]], *, look: bool) -> bool:
+    active = _active(story, counted=False, positional=False)
+    if not look:
+        found = draw(st.lists(keys, max_size=4))
+        payloads = draw(
+            st.none() | st.lists(plain_values, min_size=len(found), max_size=len(found))
+        )
+        story.add(*found, payloads=payloads, batch=draw(st.sampled_from(active)))
+    return bool(active)
+
+
+def _finish(draw: st.DrawFn, story: Story, done: dict[int, set[Key]], *, look: bool) -> bool:
+    active = _active(story, counted=False)
+    if not look:
+        number = draw(st.sampled_from(active))
+        changes = draw(st.lists(item_changes, max_size=4))
+        taken = draw(st.lists(keys, max_size=3))
+        story.happen(e.ItemsEnded, number, changes, taken, _rows(draw, story))
+        for each in changes:
+            if each.status in {ItemStatus.COMPLETED, ItemStatus.SKIPPED}:
+                done.setdefault(number, set()).add(each.key)
+    return bool(active)
+
+
+def _advance(draw: st.DrawFn, story: Story, done: dict[int, set[Key]], *, look: bool) -> bool:
+    active = [
+        number
+        for number in _active(story, counted=False)
+        if story.state.active_batches[number].is_positional
+        or not story.state.active_batches[number].items_known
+    ]
+    if not look:
+        number = draw(st.sampled_from(active))
+        batch = story.state.active_batches[number]
+        most = batch.position
+        while batch.status_of(most) is ItemStatus.PROCESSING:
+            most += 1
+        through = draw(st.integers(0, most))
+        done.setdefault(number, set()).update(range(batch.position, through))
+        taken = draw(st.integers(0, 4))
+        story.advance(through, taken, rows=_rows(draw, story), batch=number)
+    return bool(active)
+
+
+def _output(draw: st.DrawFn, story: Story, done: dict[int, set[Key]], *, look: bool) -> bool:
+    fresh = [path for path in ("../rows.txt", "../out/rows.gz") if path not in story.state.outputs]
+    if not look:
+        story.output(draw(st.sampled_from(fresh)), draw(st.sampled_from([0, 0, 7])))
+    return bool(fresh)
+
+
+def _rows(draw: st.DrawFn, story: Story) -> list[OutputRows]:
+    outputs = sorted(story.state.outputs)
+    wanted = draw(st.lists(st.sampled_from(outputs), unique=True)) if outputs else []
+    return [story.rows(path, draw(st.integers(0, 99))) for path in wanted]
+
+
+def _params(draw: st.DrawFn, story: Story, done: dict[int, set[Key]], *, look: bool) -> bool:
+    if not look:
+        story.params(draw(plain_values))
+    return not story.state.has_params
 
 
 def _progress(draw: st.DrawFn, story: Story, done: dict[int, set[Key]], *, look: bool) -> bool:
@@ -411,11 +515,13 @@ def _restart(draw: st.DrawFn, story: Story, done: dict[int, set[Key]], *, look: 
     return True
 
 
-def _active(story: Story, *, counted: bool) -> list[int]:
-    """Active batches that track items, or those that only report counts."""
+def _active(story: Story, *, counted: bool, positional: bool = True) -> list[int]:
+    """Active batches that track items (also by position), or those that only report counts."""
     found: list[int] = []
     for number, batch in story.state.active_batches.items():
-        has_items = bool(batch.open or batch.finished or batch.done)
+        if batch.is_positional and not positional:
+            continue
+        has_items = bool(batch.items_known) and not batch.is_counted
         if (counted and not has_items) or (not counted and not batch.is_counted):
             found.append(number)
     return sorted(found)
@@ -434,7 +540,7 @@ def _begun(story: Story) -> list[int]:
 _ACTIONS = [
     *(_run, _stop, _total, _plan, _start, _item, _items, _progress, _phase, _count, _attempt),
     *(_end, _give_up, _retry, _complete, _data, _checkpoint, _forget, _cap, _restart),
-    *(_die, _recover),
+    *(_die, _recover, _add, _finish, _advance, _output, _params),
     # What happens most of the time.
-    *(_start, _item, _item, _items, _items, _end),
+    *(_start, _item, _item, _items, _items, _finish, _advance, _advance, _end),
 ]

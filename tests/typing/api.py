@@ -192,10 +192,24 @@ assert_type(state.failed_batches, dict[int, milepost.FailedBatch])
 assert_type(state.estimated_completion, datetime | None)
 assert_type(milepost.progress(state), float | None)
 assert_type(milepost.remaining_ns(state), int | None)
+assert_type(milepost.is_growing(state), bool)
 assert_type(milepost.check(state), list[milepost.Finding])
 assert_type(milepost.item_counts(state), milepost.Counts)
 for happened in store.events("places"):
     assert_type(happened.at_ns, int)
+
+
+# Recovery.
+
+service = milepost.RecoveryService(store)
+detail = service.recover("places", by_progress=True)
+assert_type(detail, milepost.RecoveryDetail)
+assert_type(detail.recovery_result, milepost.BatchRecoveryResult)
+assert_type(service.detect_and_recover(), milepost.RecoveryReport)
+if state.recovery is not None:
+    assert_type(state.recovery.result, milepost.BatchRecoveryResult | None)
+    if isinstance(state.recovery.result, milepost.PartialRecovery):
+        assert_type(state.recovery.result.remaining_batches, int | None)
 
 
 # Errors tell facts.

@@ -11,9 +11,9 @@ store = milepost.Store("checkpoints")
 
 store.session("crawl", durability="hope")  # type: ignore[arg-type]
 store.session("crawl", "process")  # type: ignore[call-arg, arg-type]
-milepost.resume(["a"], "crawl", when_complete="again")  # type: ignore[arg-type]
+milepost.resume(["a"], "crawl", when_complete="again")  # type: ignore[call-overload]
 milepost.resume(["a"], "crawl", key=lambda item: [item])  # type: ignore[arg-type, return-value]
-milepost.resume(7, "crawl")  # type: ignore[arg-type]
+milepost.resume(7, "crawl")  # type: ignore[call-overload]
 number: int = store.load_state("settings", type=str)  # type: ignore[assignment]
 milepost.job("crawl")  # type: ignore[call-arg]
 milepost.job("crawl", batches=None)  # type: ignore[arg-type]

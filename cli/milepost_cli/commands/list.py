@@ -84,14 +84,13 @@ def _cells(session: dict[str, Any]) -> list[str]:
     name, status = output.safe(session["name"]), output.status(session["status"])
     if session["status"] == "unreadable":
         return [name, status, "", output.safe(session["reason"]), ""]
-    share = session["progress"]
     told = page.progress_words(session)
     if session["damaged"]:
         told += ", DAMAGED"
     return [
         name,
         status,
-        "" if share is None else f"{share:.0%}",
+        page.share_words(session),
         told,
         output.age(session["updated_at"]),
     ]

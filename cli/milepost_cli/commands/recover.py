@@ -19,6 +19,7 @@ _STRATEGIES: Final = {
     "partial": milepost.RecoveryStrategy.PARTIAL_RECOVERY,
     "full": milepost.RecoveryStrategy.FULL_RESTART,
 }
+_BY_PROGRESS: Final = "by-progress"
 
 
 @click.command(short_help="Find dead sessions, make them ready, and carry them on.")
@@ -37,8 +38,8 @@ _STRATEGIES: Final = {
 )
 @click.option(
     "--strategy",
-    type=click.Choice(list(_STRATEGIES)),
-    help="Force how the one --session is made ready.",
+    type=click.Choice([*_STRATEGIES, _BY_PROGRESS]),
+    help="Force how the one --session is made ready; by-progress lets its thresholds decide.",
 )
 @click.option(
     "--from-batch",
@@ -98,8 +99,8 @@ def command(
     environment. It ends when nothing is left; with --watch it stays, and without any target it only
     tells. Ctrl-C and SIGTERM are passed on, and clean saves awaited. With --json one object a line:
     at, event (watching, found, started, ended, waiting, gave_up, trouble, stopping), message,
-    session, pid, exit_code, wait_seconds, status. Exit code 3: something ended with failed batches;
-    1: something was given up or could not be started.
+    session, pid, exit_code, wait_seconds, status, session_status. Exit code 3: something ended with
+    failed batches; 1: something was given up or could not be started.
     """  # noqa: D301  # click wants the character itself, to leave the lines as they are
     is_forced = strategy is not None or from_batch is not None
     _check(targets, names, watch=watch, dry_run=dry_run, is_forced=is_forced)
@@ -111,8 +112,9 @@ def command(
             store,
             named,
             names,
-            strategy=None if strategy is None else _STRATEGIES[strategy],
+            strategy=None if strategy is None else _STRATEGIES.get(strategy),
             from_batch=from_batch,
+            by_progress=strategy == _BY_PROGRESS,
             dry_run=dry_run,
         )
     return carrying_on.carry_on(

@@ -7,9 +7,10 @@ import inspect
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from milepost.errors import ConfigurationError
-from milepost.jobs.loop import WHEN_COMPLETE
+from milepost.jobs.host import WHEN_COMPLETE
 from milepost.jobs.runner import Runner
 from milepost.session.arguments import check_choice, check_count, check_function, check_source
+from milepost.session.mapping import is_async
 from milepost.session.plan import PLANS
 from milepost.storage.names import check_name
 from milepost.work.retry import Backoff
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterable
 
-    from milepost.jobs.loop import WhenComplete
+    from milepost.jobs.host import WhenComplete
     from milepost.jobs.progress import ProgressFactory
     from milepost.jobs.result import JobResult
     from milepost.session.plan import Plan
     from milepost.store import Store
     from milepost.types import Durability
+    from milepost.work.pool import ExecutorOrFactory
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -38,6 +40,7 @@ class Job(Generic[P, R]):
         name: The session's name.
         workers: How many batches run at once, each in a thread.
         attempts: Tries a batch gets in one run where its error is recoverable.
+        function: The undecorated function.
     """
 
     def __init__(
@@ -57,13 +60,16 @@ class Job(Generic[P, R]):
         backoff: Backoff,
         total: int | None,
         progress: bool | ProgressFactory | None,
+        params: Any,
+        give_up_after: int,
+        executor: ExecutorOrFactory | None,
     ) -> None:
         functools.update_wrapper(self, function)
         if not callable(batches):
             check_source(batches, "batches, or what a function for them returns,")
         check_function("key", key)
         check_function("label", label)
-        self._function = function
+        self.function = function
         self.name = check_name(name)
         self.batches = batches
         self.key = key
@@ -79,10 +85,18 @@ class Job(Generic[P, R]):
         self.backoff = backoff
         self.total = None if total is None else check_count("total", total, least=0)
         self.progress = progress
+        self.params = params
+        self.give_up_after = check_count("give_up_after", give_up_after, least=0)
+        self.executor = executor
+        if executor is not None and is_async(function):
+            raise TypeError(
+                f"job {name!r} is a coroutine function: it runs as tasks of an event loop, and no"
+                " executor= can run it"
+            )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the undecorated function."""
-        return self._function(*args, **kwargs)
+        return self.function(*args, **kwargs)
 
     def __repr__(self) -> str:
         return f"<Job {self.name!r}>"
@@ -98,29 +112,84 @@ class Job(Generic[P, R]):
         when_complete: WhenComplete | None = None,
         total: int | None = None,
         progress: bool | ProgressFactory | None = None,
+        params: Any = None,
+        give_up_after: int | None = None,
+        executor: ExecutorOrFactory | None = None,
     ) -> JobResult:
         """Run what is not done, and return when nothing is left that this run may do.
 
         What is not given is as the decorator said. Errors: `AlreadyLockedError` where another
-        process runs it; `KeyboardInterrupt` or `SystemExit(143)` after a signal, with all saved.
+        process runs it; `KeyboardInterrupt` or `SystemExit(143)` after a signal, with all saved;
+        `OutageError` after too many failures in a row; `ParametersChangedError`.
         """
-        return Runner(
-            self,
-            store=self.store if store is None else store,
-            workers=self.workers if workers is None else check_count("workers", workers),
-            attempts=self.attempts if attempts is None else check_count("attempts", attempts),
-            durability=durability or self.durability,
-            plan=check_choice("plan", plan or self.plan, PLANS),
-            when_complete=check_choice(
+        options = {**locals()}
+        del options["self"]
+        if not is_async(self.function):
+            return Runner(self, **self._settled(**options)).run()
+        import asyncio  # noqa: PLC0415  # a plain job should not pay for it
+
+        return asyncio.run(self.run_async(**options))
+
+    async def run_async(
+        self,
+        *,
+        store: Store | str | os.PathLike[str] | None = None,
+        workers: int | None = None,
+        attempts: int | None = None,
+        durability: Durability | None = None,
+        plan: Plan | None = None,
+        when_complete: WhenComplete | None = None,
+        total: int | None = None,
+        progress: bool | ProgressFactory | None = None,
+        params: Any = None,
+        give_up_after: int | None = None,
+        executor: ExecutorOrFactory | None = None,
+    ) -> JobResult:
+        """The same in an event loop, which it never keeps waiting for a disk.
+
+        Batches of a coroutine function are tasks of the loop, those of a plain one run in threads.
+        """
+        options = {**locals()}
+        del options["self"]
+        from milepost.jobs.async_runner import AsyncRunner  # noqa: PLC0415  # it loads asyncio
+
+        return await AsyncRunner(self, **self._settled(**options)).run_async()
+
+    def _settled(
+        self,
+        *,
+        store: Store | str | os.PathLike[str] | None,
+        workers: int | None,
+        attempts: int | None,
+        durability: Durability | None,
+        plan: Plan | None,
+        when_complete: WhenComplete | None,
+        total: int | None,
+        progress: bool | ProgressFactory | None,
+        params: Any,
+        give_up_after: int | None,
+        executor: ExecutorOrFactory | None,
+    ) -> dict[str, Any]:
+        """What a run goes by: its own options, else the decorator's."""
+        give_up = self.give_up_after if give_up_after is None else give_up_after
+        return {
+            "store": self.store if store is None else store,
+            "workers": self.workers if workers is None else check_count("workers", workers),
+            "attempts": self.attempts if attempts is None else check_count("attempts", attempts),
+            "durability": durability or self.durability,
+            "plan": check_choice("plan", plan or self.plan, PLANS),
+            "when_complete": check_choice(
                 "when_complete", when_complete or self.when_complete, WHEN_COMPLETE
             ),
-            total=self.total if total is None else check_count("total", total, least=0),
-            progress=self.progress if progress is None else progress,
-        ).run()
+            "total": self.total if total is None else check_count("total", total, least=0),
+            "progress": self.progress if progress is None else progress,
+            "params": self.params if params is None else params,
+            "give_up_after": check_count("give_up_after", give_up, least=0),
+            "executor": self.executor if executor is None else executor,
+        }
 
 
 _NOT_PLAIN = (
-    inspect.iscoroutinefunction,
     inspect.isgeneratorfunction,
     inspect.isasyncgenfunction,
 )
@@ -141,6 +210,9 @@ def job(
     backoff: Backoff | None = None,
     total: int | None = None,
     progress: bool | ProgressFactory | None = None,
+    params: Any = None,
+    give_up_after: int = 20,
+    executor: ExecutorOrFactory | None = None,
 ) -> Callable[[Callable[P, R]], Job[P, R]]:
     """Make a function over one batch into a job over all of them.
 
@@ -161,14 +233,22 @@ def job(
             the plan is sealed, it says so itself.
         progress: `True` for a progress line, `False` for no line at all; by default the start and
             the end are told on stderr.
+        params: What makes this run this run (a model, flags), as data: it is kept, and a later run
+            that says something else is refused.
+        give_up_after: So many batches failed in a row are an outage: they are pending again, and
+            the run ends with `OutageError`; 0 for never.
+        executor: A `concurrent.futures.Executor`, or a function that makes one. The function then
+            gets a `RemoteBatch` and returns what became of its items, as `update_items` takes it.
+
+    A coroutine function runs as tasks of an event loop, `workers` batches at once.
     """
 
     def decorate(function: Callable[P, R]) -> Job[P, R]:
         if any(test(function) for test in _NOT_PLAIN):
             raise ConfigurationError(
-                f"job {name!r} is not a plain function: calling it would only make a coroutine or a"
-                " generator, and do nothing",
-                hint="write it with def and without yield",
+                f"job {name!r} is a generator function: calling it would only make a generator, and"
+                " do nothing",
+                hint="write it with def or async def, and without yield",
             )
         return Job(
             function,
@@ -185,6 +265,9 @@ def job(
             backoff=backoff or Backoff(),
             total=total,
             progress=progress,
+            params=params,
+            give_up_after=give_up_after,
+            executor=executor,
         )
 
     return decorate

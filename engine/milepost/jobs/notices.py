@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-import re
-import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from milepost.clock import utc
 from milepost.model.estimate import batch_counts, item_counts
 from milepost.storage import location
+from milepost.text import counted, say
 
 if TYPE_CHECKING:
     from milepost.session.session import Session
-
-
-_CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""What a terminal would act on; error messages come from anywhere."""
-
-
-def _escape(match: re.Match[str]) -> str:
-    return match.group().encode("unicode_escape").decode()
-
-
-def say(text: str) -> None:
-    """One line on stderr; a closed stderr is no reason to stop the work."""
-    try:
-        print(f"milepost: {_CONTROLS.sub(_escape, text)}", file=sys.stderr, flush=True)
-    except (OSError, ValueError):
-        return
-
-
-def counted(number: int, word: str) -> str:
-    """`1 item`, `2 items`, `1,200 batches`."""
-    plural = word if number == 1 else word + ("es" if word.endswith("ch") else "s")
-    return f"{number:,} {plural}"
 
 
 def say_start(session: Session, *, in_items: bool) -> None:

@@ -11,7 +11,14 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Final
 
-from milepost.model.estimate import active_ns, batch_counts, item_counts, progress, remaining_ns
+from milepost.model.estimate import (
+    active_ns,
+    batch_counts,
+    is_growing,
+    item_counts,
+    progress,
+    remaining_ns,
+)
 from milepost.text import shortened, text_width
 
 if TYPE_CHECKING:
@@ -30,17 +37,22 @@ _COLUMNS_UNKNOWN: Final = 80
 
 
 def progress_line(session: Session) -> str:
-    """Counts, speed and what is left, as text of one line."""
+    """Counts, speed and what is left, as text of one line.
+
+    While work is found on the way, there is at least so much of it, and so long is left.
+    """
     state = session.live
     batches, items = batch_counts(state), item_counts(state)
+    grows = is_growing(state)
     share = progress(state)
     parts = [session.name]
     if share is not None:
-        parts.append(f"{share:4.0%}")
+        parts.append(f"at most {share:.0%}" if grows else f"{share:4.0%}")
     if (state.total_batches or 0) > 1:
         parts.append(f"{batches.completed:,}/{state.total_batches:,} batches")
     finished = items.completed + items.failed + items.skipped
-    parts.append(f"{finished:,} items")
+    known = finished + items.pending + items.processing
+    parts.append(f"{finished:,} of at least {known:,} items" if grows else f"{finished:,} items")
     if batches.failed or items.failed:
         parts.append(f"{batches.failed:,} batches failed, {items.failed:,} items failed")
     elapsed = active_ns(state)
@@ -48,7 +60,7 @@ def progress_line(session: Session) -> str:
         parts.append(f"{finished / (elapsed / 1e9):,.1f}/s")
     left = remaining_ns(state)
     if left:
-        parts.append(f"{duration(left)} left")
+        parts.append(f"{'at least ' if grows else ''}{duration(left)} left")
     return " · ".join(parts)
 
 

@@ -6,7 +6,10 @@
 - A signal lets every worker finish the item in hand.
 - What the run before died of is settled first: it is recorded, and what died alone too often in a
   row is failed as poison.
-- An error of the store itself (full, superseded, poisoned) ends the run: no body is to blame.
+- An error of the store itself (full, superseded, poisoned) ends the run: no body is to blame. So do
+  failures in a row beyond `give_up_after`: an outage is no batch's fault.
+- What is done with one batch is written once, as steps. Who runs the steps decides what running a
+  body and waiting mean: in this thread, in one of several, or as a task of an event loop.
 """
 
 from __future__ import annotations
@@ -14,41 +17,63 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from milepost.errors import (
     ClosedError,
     ConfigurationError,
     FormatError,
+    OutageError,
     StorageError,
     SupersededError,
     UnfinishedError,
 )
 from milepost.jobs import notices
-from milepost.jobs.loop import open_store
+from milepost.jobs.host import open_store
+from milepost.jobs.outage import Outage
 from milepost.jobs.progress import display
+from milepost.jobs.remote import Remote, WorkerDiedError
 from milepost.jobs.result import JobResult
 from milepost.jobs.signals import StopSignals
 from milepost.jobs.workers import BatchEnd, Workers
-from milepost.session.items import StopRequested
+from milepost.session.batch import Batch
+from milepost.session.outcomes import Retry, Skip
+from milepost.session.workload import StopRequested
+from milepost.text import counted, say
 from milepost.types import BatchStatus, Outcome
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
+    from milepost.jobs.host import WhenComplete
     from milepost.jobs.job import Job
-    from milepost.jobs.loop import WhenComplete
     from milepost.jobs.progress import ProgressFactory
+    from milepost.jobs.tasks import Tasks
     from milepost.model.events import BatchFailed
-    from milepost.session.batch import Batch
     from milepost.session.plan import Plan
     from milepost.session.session import Session
     from milepost.store import Store
     from milepost.types import Durability
+    from milepost.work.pool import ExecutorOrFactory
 
-_POLL_SECONDS = 0.1
-_OUR_FAULT = (StorageError, SupersededError, ClosedError, FormatError)
+POLL_SECONDS: Final = 0.1
+_OUR_FAULT: Final = (StorageError, SupersededError, ClosedError, FormatError, OutageError)
+
+
+class RunBody(NamedTuple):
+    """A step: run the body of the job on a batch; what it raises is thrown in."""
+
+    batch: Batch
+
+
+class Wait(NamedTuple):
+    """A step: wait before the next try."""
+
+    seconds: float
+
+
+Step: TypeAlias = RunBody | Wait
 
 
 class Runner:
@@ -66,6 +91,9 @@ class Runner:
         when_complete: WhenComplete,
         total: int | None,
         progress: bool | ProgressFactory | None,
+        params: Any,
+        give_up_after: int,
+        executor: ExecutorOrFactory | None,
     ) -> None:
         self._job = job
         self._store = open_store(store)
@@ -77,48 +105,63 @@ class Runner:
         self._total = total
         self._progress = progress
         self._quiet = progress is False
-        self._crew: Workers | None = None
+        self._params = params
+        self._give_up_after = give_up_after
+        self._executor = executor
+        self._crew: Workers | Tasks | None = None
+        self._remote: Remote | None = None
         self._session: Session
 
     def run(self) -> JobResult:
         """Carry the job on to its end, or to the end of what this run may do."""
-        session = self._store.session(self._job.name, durability=self._durability, execute=False)
-        self._session = session
+        session = self._open()
         try:
             with StopSignals(session.request_stop) as signals:
-                result = self._run_or_stop(session, signals)
-                if result is None:
-                    signals.raise_stop()
-                return result
+                try:
+                    result = self._prepare(session)
+                    if result is None:
+                        with display(session, self._progress or False):
+                            self._run_batches(session)
+                        result = self._conclude(session)
+                    return result
+                except StopRequested:
+                    self._stopped(session, signals)
+                signals.raise_stop()
         except BaseException as error:
-            if not session.closed:
-                stopped = isinstance(error, KeyboardInterrupt)
-                if not isinstance(error, Exception):
-                    self._say(
-                        f"{session.name}: ended at once; what was in hand runs again next time"
-                    )
-                with contextlib.suppress(Exception):
-                    # The error on its way is the one to see.
-                    plain = isinstance(error, Exception)
-                    reason = error if plain else f"{type(error).__name__} ended it"
-                    session.end(Outcome.STOPPED if stopped else Outcome.INTERRUPTED, reason)
+            self._note_error(session, error)
             raise
         finally:
-            session.close()
+            self._let_go(session)
 
-    def _run_or_stop(self, session: Session, signals: StopSignals) -> JobResult | None:
-        try:
-            return self._run(session)
-        except StopRequested:
-            self._stopped(session, signals)
-            return None
+    def _open(self) -> Session:
+        session = self._store.session(self._job.name, durability=self._durability, execute=False)
+        self._session = session
+        return session
+
+    def _note_error(self, session: Session, error: BaseException) -> None:
+        if session.closed:
+            return
+        stopped = isinstance(error, KeyboardInterrupt)
+        if not isinstance(error, Exception):
+            self._say(f"{session.name}: ended at once; what was in hand runs again next time")
+        with contextlib.suppress(Exception):
+            # The error on its way is the one to see.
+            plain = isinstance(error, Exception)
+            reason = error if plain else f"{type(error).__name__} ended it"
+            session.end(Outcome.STOPPED if stopped else Outcome.INTERRUPTED, reason)
+
+    def _let_go(self, session: Session) -> None:
+        if self._remote is not None:
+            self._remote.close(wait=False)
+        session.close()
 
     def _stopped(self, session: Session, signals: StopSignals) -> None:
         on_purpose = signals.received in {None, signal.SIGINT}
         session.end(Outcome.STOPPED if on_purpose else Outcome.INTERRUPTED)
         self._say(f"{session.name}: stopped after the items in hand; run it again to carry on")
 
-    def _run(self, session: Session) -> JobResult:
+    def _prepare(self, session: Session) -> JobResult | None:
+        """Begin this run; a result where there is nothing to do."""
         if not session.live.plan and session.live.key_of(0) is not None:
             raise ConfigurationError(
                 f"session {session.name!r} was made by a loop or by hand, not by a job",
@@ -132,6 +175,8 @@ class Runner:
             raise UnfinishedError(
                 notices.complete_line(session), hint=notices.command(session, "restart")
             )
+        if self._params is not None:
+            session.keep_params(self._params)
         session.settle_death()
         if not self._quiet:
             notices.say_start(session, in_items=False)
@@ -140,14 +185,11 @@ class Runner:
         if ended and not session.recoverable():
             return self._nothing_to_do(session)
         session.begin_execution()
-        with display(session, self._progress or False):
-            if self._workers == 1:
-                self._run_here(session)
-            else:
-                self._crew = Workers(
-                    session, self._workers, lambda number: self._work(session, number)
-                )
-                self._crew.run()
+        if self._executor is not None:
+            self._remote = Remote(self._job, session, self._executor, self._workers)
+        return None
+
+    def _conclude(self, session: Session) -> JobResult:
         session.complete()
         result = self._result(session, did_nothing=False)
         self._say_end(session, result)
@@ -172,24 +214,71 @@ class Runner:
             self._say(notices.complete_line(session))
         return self._result(session, did_nothing=True)
 
-    # One batch after another, in the main thread.
+    # All batches.
 
-    def _run_here(self, session: Session) -> None:
+    def _run_batches(self, session: Session) -> None:
+        outage = Outage(session, self._give_up_after)
+        if self._workers > 1:
+            self._crew = Workers(session, self._workers, self._work, outage)
+            self._crew.run()
+            return
         for number in session.to_do():
             if session.stop_requested:
                 raise StopRequested
-            ending = self._work(session, number)
+            ending = self._work(number)
             if ending is not None:
                 session.end_batches([ending])
+            outage.note([number])
 
-    # One batch.
+    # One batch: who runs its steps.
 
-    def _work(self, session: Session, number: int) -> BatchEnd | None:
-        """Run one batch with its tries; return how it ends, `None` if its body ended it itself."""
+    def _work(self, number: int) -> BatchEnd | None:
+        """Run one batch; return how it ends, `None` if its body ended it itself."""
+        steps = self._steps(number)
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Wait):
+                    self._sleep(step.seconds)
+                    step = steps.send(None)
+                    continue
+                try:
+                    self._run_body(step.batch)
+                except BaseException as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(None)
+        except StopIteration as end:
+            ending: BatchEnd | None = end.value
+            return ending
+
+    def _run_body(self, batch: Batch) -> None:
+        if self._remote is not None:
+            self._remote.run(batch)
+        else:
+            self._job(batch)
+
+    def _sleep(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self._refuse_when_over()
+            time.sleep(min(POLL_SECONDS, left))
+
+    def _refuse_when_over(self) -> None:
+        if self._session.stop_requested or (self._crew is not None and self._crew.is_over):
+            raise StopRequested
+
+    # One batch: its steps.
+
+    def _steps(self, number: int) -> Generator[Step, None, BatchEnd | None]:
+        """What is to be done with one batch, and how it ends; `None` if its body ended it."""
+        session = self._session
         batch = session.start_batch(session.batch(number).key)
-        for attempt in range(1, self._attempts + 1):
+        attempt = 1
+        while True:
+            skipped = _skipped(batch)
             try:
-                self._job(batch)
+                yield RunBody(batch)
             except _OUR_FAULT:
                 if session.closed or not self._ended_by_body(batch):
                     raise
@@ -202,17 +291,28 @@ class Runner:
                         f" {error!r}"
                     )
                 raise
+            except Skip:
+                if self._ended_by_body(batch):
+                    return None
+                if _skipped(batch) == skipped:
+                    return batch.ending  # it was said of the batch as a whole
+                batch.begin_again()  # it was said of an item, and there may be more of them
             except Exception as error:
                 if self._ended_by_body(batch):
                     return None
                 failing = self._failing(batch, error)
                 _, _, recoverable = session.judge(error)
-                if not recoverable or attempt == self._attempts:
+                is_final = isinstance(error, WorkerDiedError) or not recoverable
+                if is_final or attempt == self._attempts:
                     return failing
-                self._wait_for_next_try(session, batch, error, attempt)
+                after = error.after_seconds if isinstance(error, Retry) else None
+                delay = self._job.backoff.delay_seconds(attempt) if after is None else after
+                batch.attempt_failed(error, delay)
+                yield Wait(delay)
+                attempt += 1
+                batch.begin_again()
             else:
                 return None if self._ended_by_body(batch) else batch.ending
-        raise AssertionError("a last try returns")
 
     @staticmethod
     def _failing(batch: Batch, error: Exception) -> Callable[[], BatchFailed]:
@@ -221,18 +321,6 @@ class Runner:
     @staticmethod
     def _ended_by_body(batch: Batch) -> bool:
         return batch.status is not BatchStatus.PROCESSING
-
-    def _wait_for_next_try(
-        self, session: Session, batch: Batch, error: Exception, attempt: int
-    ) -> None:
-        delay = self._job.backoff.delay_seconds(attempt)
-        batch.attempt_failed(error, delay)
-        until = time.monotonic() + delay
-        while (left := until - time.monotonic()) > 0:
-            if session.stop_requested or (self._crew is not None and self._crew.is_over):
-                raise StopRequested
-            time.sleep(min(_POLL_SECONDS, left))
-        batch.begin_again()
 
     # What it says.
 
@@ -249,12 +337,12 @@ class Runner:
         )
 
     def _say_end(self, session: Session, result: JobResult) -> None:
-        items = notices.counted(result.statistics.total_items_processed, "item")
-        batches = notices.counted(result.completed, "batch")
+        items = counted(result.statistics.total_items_processed, "item")
+        batches = counted(result.completed, "batch")
         if not result.failures:
             self._say(f"{session.name}: complete, {batches}, {items}")
             return
-        failed = notices.counted(len(result.failures), "batch")
+        failed = counted(len(result.failures), "batch")
         self._say(f"{session.name}: ended with {failed} failed, {batches} completed, {items}")
         for key, reason in list(result.failures.items())[:3]:
             self._say(f"{session.name}: failed: {key}: {reason:.200}")
@@ -264,4 +352,9 @@ class Runner:
 
     def _say(self, line: str) -> None:
         if not self._quiet:
-            notices.say(line)
+            say(line)
+
+
+def _skipped(batch: Batch) -> int:
+    recorded = batch.recorded
+    return recorded.items_skipped if recorded is not None else 0

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from milepost.jobs.signals import GRACE_SECONDS
 from milepost.model.events import BatchCompleted, BatchFailed
-from milepost.session.items import StopRequested
+from milepost.session.workload import StopRequested
 
 if TYPE_CHECKING:
+    from milepost.jobs.outage import Outage
     from milepost.session.session import Session
 
 BatchEnd: TypeAlias = Callable[[], BatchCompleted | BatchFailed]
@@ -44,11 +45,16 @@ class Workers:
     """The threads of one run."""
 
     def __init__(
-        self, session: Session, count: int, work: Callable[[int], BatchEnd | None]
+        self,
+        session: Session,
+        count: int,
+        work: Callable[[int], BatchEnd | None],
+        outage: Outage,
     ) -> None:
         """`work` runs the batch of a number; it returns how it ends, `None` if it ended itself."""
         self._session = session
         self._work = work
+        self._outage = outage
         self._numbers = session.to_do()
         self._handing_out = threading.Lock()
         self._changed = threading.Condition()
@@ -119,6 +125,7 @@ class Workers:
             ended = _drain(self._ends, wait=alive)
             failure = failure or next((each.error for each in ended if each.error), None)
             session.end_batches([each.ending for each in ended if each.ending is not None])
+            self._outage.note(each.number for each in ended if each.error is None)
             with self._changed:
                 self._in_hand.difference_update(each.number for each in ended)
                 self._changed.notify_all()

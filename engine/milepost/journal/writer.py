@@ -2,8 +2,8 @@
 
 - An append is one write of whole records. It is all there or, after an error, not at all.
 - Under `"buffered"` records wait in memory; `flush` hands them to the system.
-- `SyncedThrough` follows each sync: at once by `mark_synced`, or with the next append where every
-  append is synced (`"disk"`), so that it costs no write of its own.
+- `SyncedThrough` follows each sync: with the next append, so that it costs no write of its own, or
+  by `write_mark` where none may follow soon.
 - Only the caller knows what an event means; here it is a payload with a sequence number.
 
 Source: FORMAT.md, "Journal".

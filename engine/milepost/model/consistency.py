@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from milepost.model.state import ActiveBatch, CompletedBatch, FailedBatch, SessionState
+    from milepost.types import Key
 
     _AnyBatch = ActiveBatch | CompletedBatch | FailedBatch
 
@@ -48,6 +50,7 @@ def check(state: SessionState) -> list[Finding]:
         *_end(state),
         *_sums(state),
         *_times(state),
+        *_outputs(state),
         *(finding for batch in _begun(state) for finding in _items(batch)),
     ]
 
@@ -198,24 +201,42 @@ def _times(state: SessionState) -> Iterator[Finding]:
         yield _clock("the last event is older than the session")
 
 
+def _outputs(state: SessionState) -> Iterator[Finding]:
+    for path, rows in state.outputs.items():
+        if rows.path != path or not 0 <= rows.start_bytes <= rows.length_bytes:
+            yield Finding(
+                rule="output",
+                message=f"the output {path} is said to end with bytes {rows.start_bytes} to"
+                f" {rows.length_bytes} of {rows.path}",
+            )
+
+
 def _clock(message: str) -> Finding:
     return Finding(rule="clock", message=f"{message}: the clock was set back", is_error=False)
 
 
 def _items(batch: ActiveBatch) -> Iterator[Finding]:
     where = f"batch {batch.batch_number}"
+    if batch.items_expected is not None and batch.items_finished > batch.items_expected:
+        yield Finding(
+            rule="items-total",
+            message=f"{where} finished {batch.items_finished} of {batch.items_expected} items",
+            is_error=False,
+        )
     if batch.is_counted:
-        if batch.items_total is not None and batch.items_finished > batch.items_total:
-            yield Finding(
-                rule="items-total",
-                message=f"{where} finished {batch.items_finished} of {batch.items_total} items",
-                is_error=False,
-            )
         return
+    yield from _item_sums(batch, where)
+    yield from _item_places(batch, where)
+    yield from _growth(batch, where)
+    yield from _positions(batch, where)
+
+
+def _item_sums(batch: ActiveBatch, where: str) -> Iterator[Finding]:
     open_items = list(batch.open.values())
     processing = sum(item.status is ItemStatus.PROCESSING for item in open_items)
     failed = sum(item.status is ItemStatus.FAILED for item in open_items)
-    kept = len(batch.finished) + len(batch.done)
+    prefix = batch.position - sum(_is_before(key, batch.position) for key in batch.open)
+    kept = len(batch.finished) + len(batch.done) + prefix
     for what, stated, found in (
         ("in flight", batch.items_processing, processing),
         ("failed", batch.items_failed, failed),
@@ -226,14 +247,42 @@ def _items(batch: ActiveBatch) -> Iterator[Finding]:
                 rule="items",
                 message=f"{where} states {stated} items {what} and records {found}",
             )
-    both = batch.open.keys() & (batch.finished.keys() | batch.done)
-    both |= batch.finished.keys() & batch.done
+
+
+def _item_places(batch: ActiveBatch, where: str) -> Iterator[Finding]:
+    places = (batch.open.keys(), batch.finished.keys(), batch.done, batch.queued.keys())
+    both = {key for one, other in combinations(places, 2) for key in one & other}
+    if batch.is_positional:
+        both |= {key for key in batch.done if _is_before(key, batch.position)}
     if both:
         key = next(iter(both))
         yield Finding(rule="item-twice", message=f"{where} records item {key!r} in two places")
-    if batch.items_total is not None and batch.items_finished > batch.items_total:
+
+
+def _growth(batch: ActiveBatch, where: str) -> Iterator[Finding]:
+    """What was found on the way is in the queue until it is taken, and counted for good."""
+    found = len(batch.queued) + sum(item.is_added for item in batch.open.values())
+    if batch.items_added < found:
         yield Finding(
-            rule="items-total",
-            message=f"{where} finished {batch.items_finished} of {batch.items_total} items",
-            is_error=False,
+            rule="items-added",
+            message=f"{where} states {batch.items_added} items found on the way and records"
+            f" {found}",
         )
+
+
+def _positions(batch: ActiveBatch, where: str) -> Iterator[Finding]:
+    if not 0 <= batch.digested <= batch.position:
+        yield Finding(
+            rule="position",
+            message=f"{where} has done the first {batch.position} items and a digest of"
+            f" {batch.digested}",
+        )
+    by_keys = batch.finished or batch.queued
+    if (batch.is_positional and by_keys) or (batch.position and not batch.is_positional):
+        yield Finding(
+            rule="position", message=f"{where} knows items by their position and by their keys"
+        )
+
+
+def _is_before(key: Key, position: int) -> bool:
+    return isinstance(key, int) and 0 <= key < position

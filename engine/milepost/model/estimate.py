@@ -79,9 +79,9 @@ def batch_active_ns(batch: ActiveBatch, now_ns: int | None = None) -> int:
 
 def batch_remaining_ns(batch: ActiveBatch, now_ns: int | None = None) -> int | None:
     """How long the rest of a batch should take at its own pace; `None` if that is unknown."""
-    if batch.items_total is None or not batch.items_finished:
+    if batch.items_expected is None or not batch.items_finished:
         return None
-    left = max(0, batch.items_total - batch.items_finished)
+    left = max(0, batch.items_expected - batch.items_finished)
     return _forecast(batch_active_ns(batch, now_ns), batch.items_finished, left)
 
 
@@ -98,13 +98,19 @@ def remaining_ns(state: SessionState, now_ns: int | None = None) -> int | None:
     ended = counts.completed + counts.failed
     if state.total_batches is None or state.total_batches <= 1:
         batches = [*state.active_batches.values(), *state.pending_batches.values()]
-        if not batches or any(batch.items_total is None for batch in batches):
+        if not batches or any(batch.items_expected is None for batch in batches):
             return None
         items = item_counts(state)
         finished = items.completed + items.failed + items.skipped
         return _forecast(elapsed, finished, items.pending + items.processing)
     done = ended + sum(_share(batch) for batch in state.active_batches.values())
     return _forecast(elapsed, done, state.total_batches - done)
+
+
+def is_growing(state: SessionState) -> bool:
+    """Whether work is found on the way, so that a forecast is the least that is left."""
+    waiting = (*state.active_batches.values(), *state.pending_batches.values())
+    return any(batch.is_growing for batch in waiting)
 
 
 def progress(state: SessionState) -> float | None:
@@ -120,9 +126,9 @@ def progress(state: SessionState) -> float | None:
 
 
 def _share(batch: ActiveBatch) -> float:
-    if not batch.items_total:
+    if not batch.items_expected:
         return 0.0
-    return min(1.0, batch.items_finished / batch.items_total)
+    return min(1.0, batch.items_finished / batch.items_expected)
 
 
 def _forecast(elapsed_ns: int, done: float, left: float) -> int | None:

@@ -3,7 +3,7 @@
 - An event is a tagged MessagePack array: tag, sequence, wall time, batch, then its own fields.
 - Tags and the order of fields are part of the format: never changed, never reused; fields are only
   added at the end, with a default.
-- Tags 0 to 9 belong to the journal's own records, and 33 to 127 to what is coming.
+- Tags 0 to 9 belong to the journal's own records, and 38 to 127 to what is coming.
 - `batch` is the batch's number, `NO_BATCH` for what concerns the session.
 
 Source: FORMAT.md, "Events".
@@ -15,7 +15,8 @@ from typing import Any, Final, TypeAlias, Union
 
 import msgspec
 
-from milepost.model.state import BatchMetrics, Phase
+from milepost.model.recoveries import BatchRecoveryResult, RecoverySums
+from milepost.model.state import BatchMetrics, OutputRows, Phase
 from milepost.types import (
     BatchErrorType,
     CheckpointType,
@@ -284,7 +285,13 @@ class Retried(Event, frozen=True, tag=28):
 
 
 class Restarted(Event, frozen=True, tag=29):
-    """The work begins anew; runs and checkpoints stay listed, the rest stays in older files."""
+    """The work begins anew; runs and checkpoints stay listed, the rest stays in older files.
+
+    Attributes:
+        runs_before: How many runs there were before; 0 where an older writer did not note it.
+    """
+
+    runs_before: int = 0
 
 
 class Restored(Event, frozen=True, tag=30):
@@ -327,6 +334,9 @@ class Recovered(Event, frozen=True, tag=32):
         reset: Numbers of the begun batches that begin anew, without anything they had.
         from_batch: Where a partial recovery began; `None` for any other.
         duration_ms: How long the recovery took up to here.
+        result: What it came to; `None` where an older writer did not note it.
+        report: The scan that it was part of, as it stood then; `None` for a recovery by itself.
+        runs_before: With a full restart, how many runs there were before.
     """
 
     reason: RecoveryReason
@@ -336,6 +346,69 @@ class Recovered(Event, frozen=True, tag=32):
     reset: list[int] = []
     from_batch: int | None = None
     duration_ms: int = 0
+    result: BatchRecoveryResult | None = None
+    report: RecoverySums | None = None
+    runs_before: int = 0
+
+
+class ItemsAdded(Event, frozen=True, tag=33):
+    """Work was found on the way; keys that were known before are not in here.
+
+    Attributes:
+        keys: The new items, in the order in which they are to be run.
+        payloads: What each is, where that is more than its key; `None` where no item is.
+    """
+
+    keys: list[Key]
+    payloads: list[Any] | None = None
+
+
+class ItemsEnded(Event, frozen=True, tag=34):
+    """Items changed, others were taken, and their rows are in the outputs: all of it or nothing.
+
+    Attributes:
+        changes: What became of items.
+        taken: The items that are in hand from here on.
+        rows: Where each output ends with the rows of these items.
+    """
+
+    changes: list[ItemChange] = []
+    taken: list[Key] = []
+    rows: list[OutputRows] = []
+
+
+class PositionsAdvanced(Event, frozen=True, tag=35):
+    """Items known by their position were completed in their order, and the next ones taken.
+
+    Attributes:
+        done_through: All items in hand before this position are completed.
+        digest: Of the first `done_through` items.
+        taken: How many are in hand from there on.
+        rows: Where each output ends with the rows of these items.
+    """
+
+    done_through: int
+    digest: str
+    taken: int = 0
+    rows: list[OutputRows] = []
+
+
+class OutputOpened(Event, frozen=True, tag=36):
+    """Rows will be written to a file, behind what is in it.
+
+    Attributes:
+        path: The file, relative to the store, with `/` between folders.
+        length_bytes: How long it is before the first row.
+    """
+
+    path: str
+    length_bytes: int = 0
+
+
+class ParamsSet(Event, frozen=True, tag=37):
+    """What makes this run this run was said: a later run must say the same."""
+
+    params: Any
 
 
 BatchEvent: TypeAlias = Union[  # noqa: UP007  # msgspec wants one union object
@@ -362,5 +435,10 @@ BatchEvent: TypeAlias = Union[  # noqa: UP007  # msgspec wants one union object
     Restored,
     ExecutionDied,
     Recovered,
+    ItemsAdded,
+    ItemsEnded,
+    PositionsAdvanced,
+    OutputOpened,
+    ParamsSet,
 ]
 """Everything that can happen to a session."""

@@ -20,6 +20,7 @@ from typing import Any, TypeAlias, Union
 
 import msgspec
 
+from milepost.model.recoveries import BatchRecoveryResult
 from milepost.types import (
     BatchErrorType,
     BatchPhase,
@@ -34,10 +35,10 @@ from milepost.types import (
     SessionKind,
 )
 
-FOLD_VERSION = 2
+FOLD_VERSION = 3
 """Raised when the fold learns an event that older readers would fold wrongly."""
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised when the state gets a field that older readers must not drop."""
 
 
@@ -85,6 +86,8 @@ class ItemProgress(msgspec.Struct, array_like=True, gc=False):
         error_message: What was last wrong with it.
         error_type: Of what kind that was.
         is_recoverable: Whether trying again can help.
+        is_added: Whether it was found on the way, so that no source yields it.
+        payload: What it is, where that is more than its key; kept until it is done.
     """
 
     item_id: Key
@@ -97,6 +100,8 @@ class ItemProgress(msgspec.Struct, array_like=True, gc=False):
     error_message: str | None = None
     error_type: BatchErrorType | None = None
     is_recoverable: bool = True
+    is_added: bool = False
+    payload: Any = None
 
     @property
     def start_time(self) -> datetime | None:
@@ -166,6 +171,12 @@ class ActiveBatch(msgspec.Struct, array_like=True):
         open: Items pending, in flight or failed, by key.
         finished: Items completed or skipped whose detail is kept, the oldest first.
         done: Keys of items completed or skipped whose detail is not kept.
+        queued: Items found on the way and never taken, the oldest first: key and payload.
+        items_added: How many were found on the way.
+        is_positional: Whether items are known by their position in the source.
+        position: All items before this one are done, but for those in `open`.
+        digested: How many items `digest` is of.
+        digest: Of the first items of the source, as they were.
     """
 
     batch_id: str
@@ -192,6 +203,12 @@ class ActiveBatch(msgspec.Struct, array_like=True):
     open: dict[Key, ItemProgress] = {}
     finished: dict[Key, ItemProgress] = {}
     done: set[Key] = set()
+    queued: dict[Key, Any] = {}
+    items_added: int = 0
+    is_positional: bool = False
+    position: int = 0
+    digested: int = 0
+    digest: str = ""
 
     @property
     def start_time(self) -> datetime:
@@ -211,9 +228,26 @@ class ActiveBatch(msgspec.Struct, array_like=True):
     @property
     def items_pending(self) -> int:
         """Items known and not begun."""
+        total = self.items_known if self.items_expected is None else self.items_expected
+        return max(0, total - self.items_finished - self.items_processing)
+
+    @property
+    def items_expected(self) -> int | None:
+        """How many items it has as far as is known now, those found on the way too."""
         if self.items_total is not None:
-            return max(0, self.items_total - self.items_finished - self.items_processing)
-        return max(0, len(self.open) - self.items_failed - self.items_processing)
+            return self.items_total + self.items_added
+        return self.items_known if self.items_added else None
+
+    @property
+    def is_growing(self) -> bool:
+        """Whether items were found on the way: there may be more than anybody knows of."""
+        return self.items_added > 0
+
+    @property
+    def items_known(self) -> int:
+        """Items that were ever seen: finished, failed, in hand, or found on the way."""
+        unfinished = len(self.open) - self.items_failed
+        return self.items_finished + unfinished + len(self.queued)
 
     @property
     def detailed_progress(self) -> list[ItemProgress]:
@@ -235,14 +269,22 @@ class ActiveBatch(msgspec.Struct, array_like=True):
 
     def is_done(self, key: Key) -> bool:
         """Whether the item is completed or skipped: never to be run again."""
+        if self.is_positional and isinstance(key, int) and 0 <= key < self.position:
+            return key not in self.open
         return key in self.finished or key in self.done
+
+    def is_known(self, key: Key) -> bool:
+        """Whether the item was ever seen."""
+        return key in self.open or key in self.queued or self.is_done(key)
 
     def status_of(self, key: Key) -> ItemStatus | None:
         """Where the item stands; `None` if it was never seen. Without detail, it is completed."""
         item = self.open.get(key) or self.finished.get(key)
         if item is not None:
             return item.status
-        return ItemStatus.COMPLETED if key in self.done else None
+        if self.is_done(key):
+            return ItemStatus.COMPLETED
+        return ItemStatus.PENDING if key in self.queued else None
 
 
 class CompletedBatch(msgspec.Struct, array_like=True, frozen=True):
@@ -454,6 +496,7 @@ class RecoveryMark(msgspec.Struct, array_like=True, frozen=True):
         batches_completed: Batches that were completed then.
         items_done: Items that were completed or skipped then.
         items_failed: Items that stood as failed then.
+        result: What it came to; `None` where an older writer did not note it.
     """
 
     at_ns: int
@@ -464,11 +507,28 @@ class RecoveryMark(msgspec.Struct, array_like=True, frozen=True):
     batches_completed: int = 0
     items_done: int = 0
     items_failed: int = 0
+    result: BatchRecoveryResult | None = None
 
     @property
     def recovered_at(self) -> datetime:
         """When."""
         return _sure_time(self.at_ns)
+
+
+class OutputRows(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """The latest rows of an output that belong to acknowledged items.
+
+    Attributes:
+        path: The file, relative to the store.
+        start_bytes: Where these rows begin.
+        length_bytes: Where they end, and with them all that was acknowledged.
+        checksum: CRC-32 of the bytes between.
+    """
+
+    path: str
+    start_bytes: int
+    length_bytes: int
+    checksum: int
 
 
 class SessionStatistics(msgspec.Struct, array_like=True):
@@ -547,6 +607,10 @@ class SessionState(msgspec.Struct, array_like=True):
         last_snapshot_ns: When the snapshot this was loaded from was made; a snapshot's own time.
         suspects: What was in hand at deaths and has not ended since; it runs alone first.
         recovery: The latest recovery; `None` for none.
+        has_params: Whether it was ever said what makes this run this run.
+        params: What was said.
+        outputs: The files that rows are written to, by path.
+        runs_before: How many runs it had before it was last begun anew.
     """
 
     session_id: str
@@ -574,6 +638,10 @@ class SessionState(msgspec.Struct, array_like=True):
     last_snapshot_ns: int = 0
     suspects: list[Suspect] = []
     recovery: RecoveryMark | None = None
+    has_params: bool = False
+    params: Any = None
+    outputs: dict[str, OutputRows] = {}
+    runs_before: int = 0
 
     @property
     def session_start_time(self) -> datetime:
@@ -605,6 +673,16 @@ class SessionState(msgspec.Struct, array_like=True):
     def total_items_processed(self) -> int:
         """Items completed, over all batches."""
         return self.session_statistics.total_items_processed
+
+    @property
+    def runs(self) -> int:
+        """How many runs it had, also those that are no longer listed."""
+        return self.executions_forgotten + len(self.executions)
+
+    @property
+    def has_run(self) -> bool:
+        """Whether it was run since it was made, or last begun anew."""
+        return self.runs > self.runs_before
 
     @property
     def execution(self) -> Execution | None:

@@ -62,8 +62,11 @@ def _in_hand(state: SessionState) -> str:
     return f", with {count:,} {'item' if count == 1 else 'items'} in hand" if count else ""
 
 
-def judge(state: SessionState, presence: Presence) -> Judgement:
-    """The status of a session, from its state and whether its writer is there."""
+def judge(state: SessionState, presence: Presence, *, is_copy: bool = False) -> Judgement:
+    """The status of a session, from its state and whether its writer is there.
+
+    `is_copy` says that the latest run wrote another folder, of which this one is a copy.
+    """
     latest = state.executions[-1] if state.executions else None
     if presence is Presence.ALIVE:
         return Judgement(SessionStatus.RUNNING, "a process is writing it")
@@ -83,15 +86,22 @@ def judge(state: SessionState, presence: Presence) -> Judgement:
         )
     if latest is None:
         return Judgement(SessionStatus.PENDING, "it was never run")
+    if not state.has_run:
+        return Judgement(SessionStatus.PENDING, "it was begun anew and not run since")
     if latest.outcome is None:
         # It was killed, lost its power, or its disk took no more.
+        who = f"process {latest.pid} on {latest.host}"
+        if is_copy:
+            # Of the original nothing is known here: the process may live.
+            why = f"this is a copy of a session that {who} was writing"
+            return Judgement(SessionStatus.INTERRUPTED, why + _in_hand(state))
         if presence is Presence.SILENT:
             status, how = SessionStatus.STALE, "has been silent too long"
         elif latest.error_message:
             status, how = SessionStatus.INTERRUPTED, f"died: {latest.error_message}"
         else:
             status, how = SessionStatus.INTERRUPTED, "ended and could not record it"
-        return Judgement(status, f"process {latest.pid} on {latest.host} {how}" + _in_hand(state))
+        return Judgement(status, f"{who} {how}" + _in_hand(state))
     if latest.outcome is Outcome.STOPPED:
         return Judgement(SessionStatus.STOPPED, "it was stopped on purpose")
     if latest.outcome is Outcome.INTERRUPTED:

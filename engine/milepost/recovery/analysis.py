@@ -15,6 +15,7 @@ import msgspec
 from milepost.model.retrying import recoverable
 from milepost.model.status import SessionStatus
 from milepost.storage.location import command
+from milepost.text import counted
 from milepost.types import RecoveryPriority, RecoveryReason, SessionKind
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _living(
         reason=RecoveryReason.STALLED,
         priority=RecoveryPriority.LOW,
         detail=f"{judgement.reason}, and nothing has happened in it for"
-        f" {quiet_seconds / 60:,.0f} minutes",
+        f" {counted(round(quiet_seconds / 60), 'minute')}",
         is_held=True,
         hint="look at its process; a living session is never touched",
     )
@@ -179,12 +180,16 @@ def _poisonous(state: SessionState, poison: list[Suspect]) -> str:
     first = poison[0]
     batch = f"batch {state.key_of(first.batch)!r}"
     what = batch if first.key is None else f"item {first.key!r} of {batch}"
-    return f"{what} killed its process {first.deaths} times in a row, alone"
+    return f"{what} killed its process {counted(first.deaths, 'time')} in a row, alone"
 
 
 def share_done(batch: ActiveBatch) -> float:
-    """Share of a batch that is finished; 0 where its size is not known."""
-    return min(1.0, batch.items_finished / batch.items_total) if batch.items_total else 0.0
+    """Share of a batch that is finished; 0 where its size is not known.
+
+    Of growing work it is the share of what is known of it, so the most that it can be.
+    """
+    expected = batch.items_expected
+    return min(1.0, batch.items_finished / expected) if expected else 0.0
 
 
 def _priority(state: SessionState, config: RecoveryConfig) -> RecoveryPriority:

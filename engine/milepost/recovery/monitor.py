@@ -44,7 +44,7 @@ class RecoveryMonitorResult(msgspec.Struct, frozen=True, kw_only=True):
 def measure(state: SessionState) -> RecoveryMonitorResult:
     """What a state says of the work since its latest recovery."""
     mark, sums = state.recovery, state.session_statistics
-    shares = [share_done(each) for each in state.active_batches.values() if each.items_total]
+    shares = [share_done(each) for each in state.active_batches.values() if each.items_expected]
     done = sums.total_items_processed + sums.total_items_skipped - (mark.items_done if mark else 0)
     # Failed items that are tried again leave this count first: that takes nothing back.
     failed = sums.total_items_failed - (mark.items_failed if mark else 0)

@@ -9,6 +9,7 @@ from typing import Any, Self
 import msgspec
 
 from milepost.clock import utc
+from milepost.model.status import SessionStatus
 from milepost.recovery.analysis import RecoveryStatus
 
 
@@ -24,6 +25,7 @@ class WatchNotice(msgspec.Struct, frozen=True, kw_only=True):
         exit_code: How that process ended, as a shell gives it.
         wait_seconds: How long until the next start.
         status: What the session needs, where that was found.
+        session_status: Where the session stood then.
     """
 
     at: datetime
@@ -34,6 +36,7 @@ class WatchNotice(msgspec.Struct, frozen=True, kw_only=True):
     exit_code: int | None = None
     wait_seconds: float | None = None
     status: RecoveryStatus | None = None
+    session_status: SessionStatus | None = None
 
     @classmethod
     def now(cls, event: str, message: str, **facts: Any) -> Self:

@@ -24,6 +24,7 @@ from milepost.errors import (
     UnrecoverableError,
 )
 from milepost.model import consistency
+from milepost.model.recoveries import BatchRecoveryResult, RecoverySums
 from milepost.model.status import SessionStatus
 from milepost.recovery.analysis import (
     NoRecoveryNeeded,
@@ -34,7 +35,7 @@ from milepost.recovery.analysis import (
     hold_back,
 )
 from milepost.recovery.monitor import RecoveryMonitorResult, measure
-from milepost.recovery.strategies import BatchRecoveryResult, decide, left_by
+from milepost.recovery.strategies import decide, is_forced
 from milepost.storage.lease import LOCK_NAME
 from milepost.types import (
     RecoveryConfig,
@@ -47,7 +48,7 @@ from milepost.types import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from milepost.model.state import RecoveryMark, SessionState
+    from milepost.model.state import RecoveryMark
     from milepost.session.view import View
     from milepost.store import Store
 
@@ -164,14 +165,22 @@ class RecoveryService:
         *,
         strategy: RecoveryStrategy | None = None,
         from_batch: int | None = None,
+        by_progress: bool = False,
     ) -> tuple[RequiresRecovery, BatchRecoveryResult]:
         """Why `recover` would act, and what it would come to, from a look alone.
 
         Errors: as `recover`, but for those that only a try can tell.
         """
-        status, view = self._wanted(name, is_forced=strategy is not None or from_batch is not None)
+        status, view = self._wanted(
+            name, is_forced=is_forced(strategy, from_batch, by_progress=by_progress)
+        )
         decision = decide(
-            view.state, status.reason, self.config, strategy=strategy, from_batch=from_batch
+            view.state,
+            status.reason,
+            self.config,
+            strategy=strategy,
+            from_batch=from_batch,
+            by_progress=by_progress,
         )
         return status, decision.result
 
@@ -205,19 +214,20 @@ class RecoveryService:
         report = RecoveryReport(
             statuses={each.name: each.status for each in found}, failures=failures
         )
-        for name, status in found:
+        # All are counted before the first is made ready: each recovery keeps the counts.
+        for _, status in found:
             if isinstance(status, NoRecoveryNeeded):
                 report.healthy_sessions += 1
             elif isinstance(status, Unrecoverable):
                 report.unrecoverable_sessions += 1
             else:
                 report.sessions_requiring_recovery += 1
-                if status.is_held:
-                    continue
-                if dry_run or not self.config.auto_recovery_enabled:
-                    self._propose_into(report, name)
-                else:
-                    self._recover_into(report, name)
+        act = self._recover_into
+        if dry_run or not self.config.auto_recovery_enabled:
+            act = self._propose_into
+        for name, status in found:
+            if isinstance(status, RequiresRecovery) and not status.is_held:
+                act(report, name)
         return report
 
     def _propose_into(self, report: RecoveryReport, name: str) -> None:
@@ -228,7 +238,7 @@ class RecoveryService:
 
     def _recover_into(self, report: RecoveryReport, name: str) -> None:
         try:
-            report.recovery_details.append(self.recover(name))
+            report.recovery_details.append(self.recover(name, report=_with_one_more(report)))
             report.successful_recoveries += 1
         except (AlreadyLockedError, SupersededError):
             # Somebody else took it up between our look and now: it is in good hands.
@@ -245,30 +255,37 @@ class RecoveryService:
         *,
         strategy: RecoveryStrategy | None = None,
         from_batch: int | None = None,
+        by_progress: bool = False,
         cause: str = "",
+        report: RecoverySums | None = None,
     ) -> RecoveryDetail:
         """Make one session ready to be carried on, by the strategy for it or by a forced one.
 
-        `cause` is what the caller knows of the death of its process. On return it is on the disk.
+        With `by_progress` the thresholds decide, also where that does acknowledged work again.
+        `cause` is what the caller knows of the death of its process, `report` the scan that this is
+        part of; both are kept. On return it is on the disk.
         Errors: `RecoveryError` where nothing is to be done or the session is held back;
             `AlreadyLockedError` where it lives; `UnrecoverableError`; `ConfigurationError` for a
             strategy that cannot be carried out.
         """
         began = time.monotonic()
-        is_forced = strategy is not None or from_batch is not None
-        status, view = self._wanted(name, is_forced=is_forced)
-        with self.store.session(name, execute=False) as session:
+        status, view = self._wanted(
+            name, is_forced=is_forced(strategy, from_batch, by_progress=by_progress)
+        )
+        with self.store.session(name, execute=False, waits=False) as session:
             if session.live.sequence != view.state.sequence:
                 raise _taken_up(name)
             poisoned = session.settle_death(cause, limit=self.config.max_recovery_attempts)
-            state, mark = session.live, session.live.recovery
-            # Where nothing happened since a recovery, and the same is wanted, it is done.
-            is_same = mark is not None and strategy in {None, mark.strategy} and from_batch is None
-            if mark is not None and is_same and mark.sequence == state.sequence:
-                return _ready(state, mark, poisoned)
             decision = decide(
-                state, status.reason, self.config, strategy=strategy, from_batch=from_batch
+                session.live,
+                status.reason,
+                self.config,
+                strategy=strategy,
+                from_batch=from_batch,
+                by_progress=by_progress,
             )
+            if decision.done_by is not None:
+                return _ready(name, decision.done_by, decision.result, poisoned)
             duration_ms = int((time.monotonic() - began) * 1000)
             session.record_recovery(
                 status.reason,
@@ -278,6 +295,8 @@ class RecoveryService:
                 reset=decision.reset,
                 from_batch=decision.from_batch,
                 duration_ms=duration_ms,
+                result=decision.result,
+                report=report,
             )
             return RecoveryDetail(
                 session_id=name,
@@ -325,17 +344,30 @@ class RecoveryService:
         return measure(self.store.load_progress(name))
 
 
-def _ready(state: SessionState, mark: RecoveryMark, poisoned: list[str]) -> RecoveryDetail:
+def _ready(
+    name: str, mark: RecoveryMark, result: BatchRecoveryResult, poisoned: list[str]
+) -> RecoveryDetail:
     return RecoveryDetail(
-        session_id=state.session_id,
+        session_id=name,
         recovery_reason=mark.reason,
         recovery_priority=mark.priority,
         recovery_strategy=mark.strategy,
-        recovery_result=left_by(state, mark),
+        recovery_result=result,
         recovery_duration_ms=0,
         recovered_at=mark.recovered_at,
         poisoned=poisoned,
         was_ready=True,
+    )
+
+
+def _with_one_more(report: RecoveryReport) -> RecoverySums:
+    """How the scan stands once the session in hand is made ready."""
+    return RecoverySums(
+        healthy_sessions=report.healthy_sessions,
+        sessions_requiring_recovery=report.sessions_requiring_recovery,
+        successful_recoveries=report.successful_recoveries + 1,
+        failed_recoveries=report.failed_recoveries,
+        unrecoverable_sessions=report.unrecoverable_sessions,
     )
 
 

@@ -3,80 +3,37 @@
 - By default nothing that was acknowledged is ever done again. Where items are recorded, work goes
   on inside the batches in hand. Thresholds decide only where nothing but counts was recorded, so
   that nobody can know which items they were.
-- A strategy that a caller forces does what it says, also to completed batches.
+- A strategy that a caller forces does what it says, also to completed batches; and so do the
+  thresholds, where a caller wants all of it decided by them.
 - The event holds the batches by number, so that the fold needs no setting, and doing it again after
   a kill finds nothing left to do.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
-
-import msgspec
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from milepost.errors import ConfigurationError
+from milepost.model.recoveries import (
+    BatchRecoveryResult,
+    FullRestart,
+    PartialRecovery,
+    RestartedFailedBatches,
+    ResumedBatch,
+)
 from milepost.model.retrying import recoverable
+from milepost.model.state import RecoveryMark
 from milepost.recovery.analysis import share_done
-from milepost.types import RecoveryReason, RecoveryStrategy
+from milepost.types import Outcome, RecoveryReason, RecoveryStrategy
 
 if TYPE_CHECKING:
-    from milepost.model.state import ActiveBatch, RecoveryMark, SessionState
+    from milepost.model.state import ActiveBatch, SessionState
     from milepost.types import RecoveryConfig
 
 WORTH_RESUMING: Final = 0.2
 """A batch that only reported counts is resumed above this share, and begun anew up to it."""
-
-
-class ResumedBatch(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="resumed"):
-    """The batches in hand go on.
-
-    Attributes:
-        batches: Key of each, and how many of its items are finished.
-    """
-
-    batches: dict[str, int]
-
-
-class RestartedFailedBatches(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="restarted_failed"
-):
-    """Failed batches wait to be tried again.
-
-    Attributes:
-        batch_numbers: Their numbers.
-    """
-
-    batch_numbers: list[int]
-
-
-class PartialRecovery(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="partial"):
-    """What was begun from one batch on begins anew.
-
-    Attributes:
-        completed_batches: How many batches stay completed.
-        restart_from_batch: Number of the first that begins anew.
-        remaining_batches: How many are to be done; `None` where the total is not known.
-    """
-
-    completed_batches: int
-    restart_from_batch: int
-    remaining_batches: int | None
-
-
-class FullRestart(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind", tag="full"):
-    """Everything begins anew.
-
-    Attributes:
-        total_batches: How many there were; `None` where that was not known.
-    """
-
-    total_batches: int | None
-
-
-BatchRecoveryResult: TypeAlias = (
-    ResumedBatch | RestartedFailedBatches | PartialRecovery | FullRestart
-)
-"""What a recovery did."""
+WORTH_KEEPING: Final = 0.5
+"""By progress, a session goes on where more than this share of its batches is completed."""
 
 
 class Decision(NamedTuple):
@@ -88,6 +45,7 @@ class Decision(NamedTuple):
         batches: Failed batches that wait again.
         reset: Begun batches that begin anew.
         from_batch: Where a partial recovery begins.
+        done_by: The latest recovery, where it did this and nothing happened since.
     """
 
     strategy: RecoveryStrategy
@@ -95,6 +53,7 @@ class Decision(NamedTuple):
     batches: list[int]
     reset: list[int]
     from_batch: int | None
+    done_by: RecoveryMark | None = None
 
 
 def decide(
@@ -104,35 +63,68 @@ def decide(
     *,
     strategy: RecoveryStrategy | None = None,
     from_batch: int | None = None,
+    by_progress: bool = False,
 ) -> Decision:
     """The strategy for a session, or the one that a caller forces.
 
     Errors: `ConfigurationError` for a strategy that cannot be carried out, naming why.
     """
+    is_forced(strategy, from_batch, by_progress=by_progress)
     if from_batch is not None:
-        if strategy not in {None, RecoveryStrategy.PARTIAL_RECOVERY}:
-            raise ConfigurationError("from_batch goes with partial recovery alone")
         return _from_batch(state, from_batch)
+    done = _done_before(state, config, strategy, by_progress=by_progress)
+    if done is not None:
+        return done
+    if by_progress:
+        return _by_progress(state, config)
     if strategy is None:
         return _default(state, reason, config)
     if strategy is RecoveryStrategy.FULL_RESTART:
-        return Decision(strategy, FullRestart(total_batches=state.total_batches), [], [], None)
+        return _all_anew(state)
     if strategy is RecoveryStrategy.PARTIAL_RECOVERY:
-        return _from_batch(state, _first_unfinished(state))
+        return _from_first_unfinished(state)
     if strategy is RecoveryStrategy.RESTART_FAILED_BATCHES:
         return _failed_again(state, config)
     return _resume(state)
 
 
-def left_by(state: SessionState, mark: RecoveryMark) -> BatchRecoveryResult:
-    """What a recovery came to, in a state to which nothing happened since."""
-    if mark.strategy is RecoveryStrategy.FULL_RESTART:
-        return FullRestart(total_batches=state.total_batches)
-    if mark.strategy is RecoveryStrategy.RESTART_FAILED_BATCHES:
-        return RestartedFailedBatches(batch_numbers=sorted(state.pending_batches))
-    if mark.strategy is RecoveryStrategy.PARTIAL_RECOVERY:
-        return _partial(state, [], min(state.pending_batches, default=0)).result
-    return _resume(state).result
+def is_forced(
+    strategy: RecoveryStrategy | None, from_batch: int | None, *, by_progress: bool
+) -> bool:
+    """Whether a caller decides anything.
+
+    Errors: `ConfigurationError` for two things that do not go together.
+    """
+    if by_progress and (strategy is not None or from_batch is not None):
+        raise ConfigurationError(
+            "by_progress lets the thresholds decide, so it goes with no strategy and no from_batch",
+            hint="leave one of them out",
+        )
+    if from_batch is not None and strategy not in {None, RecoveryStrategy.PARTIAL_RECOVERY}:
+        raise ConfigurationError("from_batch goes with partial recovery alone")
+    return by_progress or strategy is not None or from_batch is not None
+
+
+def _done_before(
+    state: SessionState,
+    config: RecoveryConfig,
+    strategy: RecoveryStrategy | None,
+    *,
+    by_progress: bool,
+) -> Decision | None:
+    """What the latest recovery came to, where nothing happened since and the same is wanted."""
+    mark = state.recovery
+    if mark is None or mark.result is None or mark.sequence != state.sequence:
+        return None
+    if by_progress:
+        # Any other took out of hand what the thresholds would judge: a second look would find
+        # nothing begun, and so begin more and more anew.
+        resume = RecoveryStrategy.RESUME_CURRENT_BATCH
+        if mark.strategy is resume and _by_progress(state, config).strategy is not resume:
+            return None
+    elif strategy not in {None, mark.strategy}:
+        return None
+    return Decision(mark.strategy, mark.result, [], [], None, done_by=mark)
 
 
 def _default(state: SessionState, reason: RecoveryReason, config: RecoveryConfig) -> Decision:
@@ -152,6 +144,39 @@ def _is_not_worth_resuming(batch: ActiveBatch, config: RecoveryConfig) -> bool:
         return False
     share = share_done(batch)
     return share < config.partial_recovery_threshold or share <= WORTH_RESUMING
+
+
+def _by_progress(state: SessionState, config: RecoveryConfig) -> Decision:
+    """What the thresholds alone say, also where that does acknowledged work again.
+
+    | in hand | batches completed | |
+    |---|---|---|
+    | nothing, and failures may be tried again | | the failed batches once more |
+    | a batch worth it, above a fifth | | resume |
+    | a batch worth it, up to a fifth | | from the first unfinished batch on anew |
+    | nothing worth it | more than half; any, where the total is not known | the same |
+    | nothing worth it | fewer | everything anew |
+
+    The fullest batch in hand counts, and it is worth it from `partial_recovery_threshold` on.
+    """
+    shares = [_share(batch) for batch in state.active_batches.values()]
+    if not shares and recoverable(state, config.max_recovery_attempts):
+        return _failed_again(state, config)
+    if shares and max(shares) >= config.partial_recovery_threshold:
+        return _resume(state) if max(shares) > WORTH_RESUMING else _from_first_unfinished(state)
+    completed, total = len(state.completed_batches), state.total_batches
+    is_worth_keeping = completed > (0 if total is None else total * WORTH_KEEPING)
+    return _from_first_unfinished(state) if is_worth_keeping else _all_anew(state)
+
+
+def _share(batch: ActiveBatch) -> float:
+    """Share of a batch that is finished; all, where nobody can say of how much it is."""
+    return 1.0 if batch.items_expected is None and batch.items_finished else share_done(batch)
+
+
+def _all_anew(state: SessionState) -> Decision:
+    result = FullRestart(total_batches=state.total_batches)
+    return Decision(RecoveryStrategy.FULL_RESTART, result, [], [], None)
 
 
 def _resume(state: SessionState) -> Decision:
@@ -179,31 +204,41 @@ def _failed_again(state: SessionState, config: RecoveryConfig) -> Decision:
 
 
 def _from_batch(state: SessionState, first: int) -> Decision:
-    begun = {
-        *state.completed_batches,
-        *state.active_batches,
-        *state.failed_batches,
-        *state.pending_batches,
-    }
-    last = max([*begun, (state.total_batches or 0) - 1])
+    last = max([*_begun(state), (state.total_batches or 0) - 1])
     if not 0 <= first <= last:
         raise ConfigurationError(
             f"session {state.session_id!r} has no batch {first}",
             hint=f"its batches are numbered from 0 to {last}" if last >= 0 else "it has none yet",
         )
-    return _partial(state, sorted(number for number in begun if number >= first), first)
+    return _anew_from(state, first)
 
 
-def _first_unfinished(state: SessionState) -> int:
+def _from_first_unfinished(state: SessionState) -> Decision:
     number = 0
     while number in state.completed_batches:
         number += 1
-    if number and number == state.total_batches:
+    is_last = number == state.total_batches or (
+        state.outcome is Outcome.COMPLETED and number > max(_begun(state), default=-1)
+    )
+    if number and is_last:
         raise ConfigurationError(
             f"all {number:,} batches of session {state.session_id!r} are completed",
             hint="name the batch from which on they are to be done again, with from_batch",
         )
-    return number
+    return _anew_from(state, number)
+
+
+def _anew_from(state: SessionState, first: int) -> Decision:
+    return _partial(state, sorted(number for number in _begun(state) if number >= first), first)
+
+
+def _begun(state: SessionState) -> set[int]:
+    return {
+        *state.completed_batches,
+        *state.active_batches,
+        *state.failed_batches,
+        *state.pending_batches,
+    }
 
 
 def _partial(state: SessionState, reset: list[int], first: int) -> Decision:

@@ -24,6 +24,8 @@ from milepost.recovery.child import SIGNALS_PASSED_ON, Child, Ending, environmen
 from milepost.recovery.notice import WatchNotice
 from milepost.recovery.pace import Pace, settled
 from milepost.storage.host import STARTED_BY
+from milepost.storage.location import command
+from milepost.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,11 +75,7 @@ class Supervisor:
             self._make_ready(wanting, str(ending))
             wait_seconds = pace.after_run(self._marks())
             if wait_seconds is None:
-                count = pace.restarts - 1
-                message = (
-                    f"given up: {count:,} starts in a row without progress; the last: {ending}"
-                )
-                self._say("gave_up", message)
+                self._say("gave_up", self._giving_up(pace.restarts - 1, ending))
                 return ending.exit_code or EXIT_FAILED
             if wait_seconds:
                 message = f"started again in {wait_seconds:g} s"
@@ -168,6 +166,14 @@ class Supervisor:
         return marks
 
     # Telling.
+
+    def _giving_up(self, starts: int, latest: Ending) -> str:
+        """With where to look: at one session, or at all of them."""
+        words = ("show", *self._mine) if len(self._mine) == 1 else ("list",)
+        return (
+            f"given up: {counted(starts, 'start')} in a row without progress; the last: {latest};"
+            f" look at it: {command(self._store.path, *words)}"
+        )
 
     def _say(self, event: str, message: str, **facts: Any) -> None:
         self._report(WatchNotice.now(event, message, **facts))

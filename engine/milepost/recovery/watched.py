@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from milepost.model.status import SessionStatus
 from milepost.recovery.analysis import NoRecoveryNeeded, RequiresRecovery, Unrecoverable
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Row(NamedTuple):
         runs: How often we started it.
         has_target: Whether anything was named that carries it on.
         exit_code: How our last child for it ended, as a shell gives it.
+        session_status: Where the session stood at the last look; `None` where it cannot be read.
     """
 
     session: str
@@ -46,6 +48,7 @@ class Row(NamedTuple):
     runs: int
     has_target: bool
     exit_code: int | None = None
+    session_status: SessionStatus | None = None
 
 
 class Watched:
@@ -53,9 +56,10 @@ class Watched:
 
     Attributes:
         status: What it needs; `None` where it cannot be read, or was not looked at.
+        session_status: Where it stands; `None` as with `status`.
         detail: Why, for people.
         lives: Whether it had a writer at the last look.
-        is_new: Whether it never ran.
+        is_new: Whether it never ran, or not since it was begun anew.
         mark: How much of it was settled then.
         turn: Number of its latest writer's turn then.
         pace: When it is started again; `None` as long as it never wanted to be carried on.
@@ -73,6 +77,7 @@ class Watched:
         self.name = name
         self.target = target
         self.status: RecoveryStatus | None = None
+        self.session_status: SessionStatus | None = None
         self.detail = ""
         self.lives = False
         self.is_new = False
@@ -129,6 +134,7 @@ class Watched:
             self.runs,
             self.target is not None,
             self.ending.exit_code if self.ending is not None else None,
+            self.session_status,
         )
 
     def _doing(self) -> str:

@@ -32,6 +32,8 @@ from milepost.recovery.pace import Pace, settled
 from milepost.recovery.scanner import Scanner
 from milepost.recovery.sole import SoleWatcher
 from milepost.recovery.watched import Row, Target, Watched
+from milepost.storage.location import command
+from milepost.text import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,6 +45,8 @@ SCAN_SECONDS: Final = 2.0
 """How often all sessions are looked at where no file event asks for it earlier."""
 TICK_SECONDS: Final = 0.5
 """How often living sessions are asked for their writer."""
+SHOW_SECONDS: Final = 1.0
+"""How often all sessions are shown where nothing changed: the work goes on."""
 MAKING_SECONDS: Final = 2.0
 """How long a session that never ran is left to whoever made it."""
 
@@ -72,7 +76,7 @@ class Watcher:
             keeps_watching: Off: ends once nothing is left to be done.
             uses_file_events: Off: the timer does all.
             open_output: Gives the file for a child's output; `None` for our own.
-            on_tick: Is shown all sessions whenever something changed.
+            on_tick: Is shown all sessions whenever something changed, and every second.
         """
         self._service = service
         self._store = service.store
@@ -96,6 +100,7 @@ class Watcher:
         self._stall_at = time.monotonic() + self._stall_seconds
         self._has_looked = False
         self._has_changed = True
+        self._show_at = 0.0
         self._signals: list[int] = []
         self._store_is_gone = False
         self._replaced: AlreadyLockedError | None = None
@@ -164,8 +169,10 @@ class Watcher:
                 self._news.get_nowait()()
 
     def _show(self) -> None:
-        if self._has_changed:
+        now = time.monotonic()
+        if self._has_changed or now >= self._show_at:
             self._has_changed = False
+            self._show_at = now + SHOW_SECONDS
             self._on_tick(self.rows())
 
     def _is_over(self) -> bool:
@@ -231,15 +238,17 @@ class Watcher:
         try:
             each.status, view = self._service.judge(each.name)
         except Exception as error:  # one session must not stop the others
-            each.status, each.detail = None, f"{error}"
+            each.status, each.session_status, each.detail = None, None, f"{error}"
             if self._is_store_there():  # else that is what is told, once
                 self._say("trouble", f"{each.name}: {error}", each)
             return
         status = each.status
         each.detail = status.reason if isinstance(status, Unrecoverable) else status.detail
+        each.session_status = None
         if view is not None:
-            each.lives = view.judgement.status is SessionStatus.RUNNING
-            each.is_new = not view.state.executions
+            each.session_status = view.judgement.status
+            each.lives = each.session_status is SessionStatus.RUNNING
+            each.is_new = not view.state.has_run
             each.mark = settled(view.state)
             each.turn = view.writer["epoch"] if view.writer else 0
         if each.lives and not each.is_busy:
@@ -247,7 +256,8 @@ class Watcher:
         if isinstance(status, NoRecoveryNeeded) and not each.lives:
             each.forget()
         if each.standing != before:
-            self._say("found", f"{each.name}: {each.detail}", each, status=status)
+            message, standing = f"{each.name}: {each.detail}", each.session_status
+            self._say("found", message, each, status=status, session_status=standing)
 
     def _target_of(self, name: str) -> Target | None:
         fits = (each for each in self._targets if fnmatch.fnmatchcase(name, each.pattern))
@@ -355,17 +365,17 @@ class Watcher:
             each.pace = Pace(self._service.config)
         wait_seconds = each.pace.after_run({each.name: each.mark})
         if wait_seconds is None:
-            count = each.pace.restarts - 1
-            self._give_up(each, f"{count:,} starts in a row without progress; the last: {latest}")
+            starts = counted(each.pace.restarts - 1, "start")
+            self._give_up(each, f"{starts} in a row without progress; the last: {latest}")
             return
         each.start_at = time.monotonic() + wait_seconds
         if wait_seconds:
             message = f"{each.name}: started again in {wait_seconds:g} s"
             self._say("waiting", message, each, wait_seconds=wait_seconds)
 
-    def _give_up(self, each: Watched, message: str) -> None:
-        each.gave_up = message
-        self._say("gave_up", f"{each.name}: given up: {message}", each)
+    def _give_up(self, each: Watched, why: str) -> None:
+        each.gave_up = f"{why}; look at it: {command(self._store.path, 'show', each.name)}"
+        self._say("gave_up", f"{each.name}: given up: {each.gave_up}", each)
 
     def _stop(self, number: int) -> None:
         """The first two signals are passed on; from the third on, children are killed."""
@@ -374,7 +384,7 @@ class Watcher:
         self._signals.append(number)
         busy = [each for each in self._watched.values() if each.is_busy]
         if busy:
-            self._say("stopping", f"waiting for {len(busy)} to save and end")
+            self._say("stopping", f"waiting for {counted(len(busy), 'session')} to save and end")
         for each in busy:
             if each.child is not None:
                 each.child.send(number)

@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from milepost.errors import ClosedError, ConfigurationError, EncodingError
 from milepost.model import events as e
 from milepost.model.fold import copy_batch
+from milepost.session.dispatch import Rules
 from milepost.session.items import Items
 from milepost.session.keys import check_key
+from milepost.session.mapping import Mapped, mapped
+from milepost.session.workload import Host
+from milepost.storage.values import plain_value
 from milepost.types import BatchErrorType, BatchStatus, ItemStatus, Key
 from milepost.work.meter import Meter
+from milepost.work.retry import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
     from datetime import datetime
 
     from milepost.model.state import ActiveBatch, BatchMetrics, Phase
+    from milepost.session.async_mapping import AsyncMapped
+    from milepost.session.feed import PositionFeed
+    from milepost.session.outputs import Slip
     from milepost.session.session import Session
     from milepost.session.writer import Writer
+    from milepost.work.pool import ExecutorOrFactory
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 ItemUpdate = tuple[Key, ItemStatus] | tuple[Key, ItemStatus, str | BaseException | None]
 """An item of `update_items`: its key, what became of it, and what was wrong if something was."""
 
 
+_ADDED_MAX = 10_000
+"""More added items go into several records."""
+ITEM_BYTES_MAX = 1 << 16
+"""An item that was found on the way is an address, and no document."""
 COUNT_MAX = 1 << 53
 """No count goes beyond this, so that sums of them stay within what every reader can hold."""
 
@@ -100,7 +114,7 @@ class Batch:
         ended.
         """
         key = check_key(key)
-        change = self._change(key, ItemStatus(status), error)
+        change = self.change(key, ItemStatus(status), error)
         writer = self._writer
         with writer.lock:
             writer.ready()
@@ -122,7 +136,7 @@ class Batch:
     def update_items(self, updates: Iterable[ItemUpdate]) -> None:
         """Record what became of many items, in one write: all of them or none."""
         changes = [
-            self._change(
+            self.change(
                 check_key(update[0]),
                 ItemStatus(update[1]),
                 update[2] if len(update) > 2 else None,
@@ -155,6 +169,106 @@ class Batch:
                     taken,
                 )
             )
+
+    def change(
+        self, key: Key, status: ItemStatus, error: str | BaseException | None = None
+    ) -> e.ItemChange:
+        """What became of an item, for `end_items`."""
+        if error is None:
+            return e.ItemChange(key, status)
+        message, error_type, recoverable = self._session.judge(error)
+        if status is ItemStatus.SKIPPED:
+            return e.ItemChange(key, status, message)
+        return e.ItemChange(key, status, message, error_type, recoverable)
+
+    def end_items(self, changes: list[e.ItemChange], taken: list[Key], slips: list[Slip]) -> None:
+        """Items changed, others taken, with their rows, in one record. For loops over items."""
+        writer = self._writer
+        with writer.lock:
+            writer.ready()
+            self._require_items()
+            writer.commit_with_rows(
+                e.ItemsEnded(writer.next_sequence, writer.now_ns(), self.number, changes, taken),
+                slips,
+            )
+
+    def advance_positions(
+        self,
+        changes: list[e.ItemChange],
+        taken: list[Key],
+        slips: list[Slip],
+        feed: PositionFeed[Any],
+    ) -> None:
+        """The same for items known by their position; what comes in order is said in numbers."""
+        writer = self._writer
+        feed.mark()
+        with writer.lock:
+            writer.ready()
+            batch = self._require_items()
+            position = batch.position
+            through = position + len(changes)
+            in_order = (
+                batch.is_positional or not batch.items_known,
+                all(change.status is ItemStatus.COMPLETED for change in changes),
+                [change.key for change in changes] == list(range(position, through)),
+                taken == list(range(through, through + len(taken))),
+            )
+            mark = feed.latest_mark(through if all(in_order) else position)
+            if mark is not None and mark[0] == through and all(in_order):
+                advanced = self._positions(through, mark[1], len(taken))
+                writer.commit_with_rows(advanced, slips)
+                return
+            if changes or taken:
+                self.end_items(changes, taken, slips)
+            mark = feed.latest_mark(batch.position) or mark
+            if mark is not None and mark[0] > batch.digested:
+                writer.commit(self._positions(*mark, 0))
+
+    def _positions(self, through: int, digest: str, taken: int) -> e.PositionsAdvanced:
+        writer = self._writer
+        return e.PositionsAdvanced(
+            writer.next_sequence, writer.now_ns(), self.number, through, digest, taken
+        )
+
+    def add(self, item: Any, *, key: Key | None = None) -> bool:
+        """Add an item that was found on the way; returns whether it is new.
+
+        Once, by its key (default: the item itself, as text or a whole number). An item that is more
+        than its key is kept as data until it is done, so it should be small. It is recorded before
+        the item in hand counts as done. Errors: `EncodingError` for what cannot be stored.
+        """
+        return bool(self.add_many([item], key=None if key is None else lambda _item: key))
+
+    def add_many(self, items: Iterable[Any], *, key: Callable[[Any], Key] | None = None) -> int:
+        """Add items that were found on the way, in one record; returns how many are new."""
+        fresh: dict[Key, Any] = {}
+        for item in items:
+            known_by = check_key(item if key is None else key(item), f"the key of {item!r:.80}")
+            is_all = type(item) is type(known_by) and item == known_by
+            fresh.setdefault(known_by, None if is_all else item)
+        writer = self._writer
+        with writer.lock:
+            writer.ready()
+            batch = self._require_items()
+            if batch.is_positional:
+                raise ConfigurationError(
+                    f"the items of batch {self.key!r} are known by their position",
+                    hint="hand in key= a function to add to them",
+                )
+            keys = [each for each in fresh if not batch.is_known(each)]
+            for start in range(0, len(keys), _ADDED_MAX):
+                part = keys[start : start + _ADDED_MAX]
+                self._commit_added(part, [fresh[each] for each in part])
+        return len(keys)
+
+    def _commit_added(self, keys: list[Key], payloads: list[Any]) -> None:
+        writer = self._writer
+        plain = None
+        if any(each is not None for each in payloads):
+            plain = [
+                plain_value(each, "an item", size_bytes_max=ITEM_BYTES_MAX) for each in payloads
+            ]
+        writer.commit(e.ItemsAdded(writer.next_sequence, writer.now_ns(), self.number, keys, plain))
 
     def update_progress(
         self,
@@ -221,19 +335,103 @@ class Batch:
                 e.CountersAdded(writer.next_sequence, writer.now_ns(), self.number, dict(amounts))
             )
 
+    @overload
     def items(
         self,
-        source: Iterable[T],
+        source: Iterable[T] | AsyncIterable[T],
         *,
-        key: Callable[[T], Key] | None = None,
+        key: Callable[[T], Key] | str | None = None,
         total: int | None = None,
-    ) -> Items[T]:
+        chunk: None = None,
+    ) -> Items[T]: ...
+    @overload
+    def items(
+        self,
+        source: Iterable[T] | AsyncIterable[T],
+        *,
+        key: Callable[[T], Key] | str | None = None,
+        total: int | None = None,
+        chunk: int,
+    ) -> Items[list[T]]: ...
+    @overload
+    def items(
+        self,
+        source: None = None,
+        *,
+        key: Callable[[Any], Key] | str | None = None,
+        total: int | None = None,
+        chunk: int | None = None,
+    ) -> Items[Any]: ...
+    def items(
+        self,
+        source: Iterable[T] | AsyncIterable[T] | None = None,
+        *,
+        key: Callable[[T], Key] | str | None = None,
+        total: int | None = None,
+        chunk: int | None = None,
+    ) -> Items[Any]:
         """Loop over the items that are not done; each is acknowledged when the next is asked for.
 
-        Pending ones come first, then those that failed and may be tried again. Use it as a context
-        manager to have an exception recorded on the item in hand.
+        Pending ones come first, then those found on the way (`add`), then those that failed and may
+        be tried again. Without a source, all are found on the way. Use it as a context manager to
+        have an exception recorded on the item in hand. With `chunk`, lists of that many.
         """
-        return Items(self, source, key=key, total=total)
+        return Items(Host(self), source, key=key, total=total, chunk=chunk)
+
+    @overload
+    def map(  # type: ignore[overload-overlap]  # a coroutine function is a function, too
+        self,
+        function: Callable[[Any], Coroutine[Any, Any, R]],
+        source: Iterable[Any] | AsyncIterable[Any] | None = None,
+        *,
+        workers: int = 8,
+        attempts: int = 3,
+        give_up_after: int = 20,
+        backoff: Backoff | None = None,
+        executor: None = None,
+        key: Callable[[Any], Key] | str | None = None,
+        total: int | None = None,
+    ) -> AsyncMapped[Any, R]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[Any], R],
+        source: Iterable[Any] | None = None,
+        *,
+        workers: int = 8,
+        attempts: int = 3,
+        give_up_after: int = 20,
+        backoff: Backoff | None = None,
+        executor: ExecutorOrFactory | None = None,
+        key: Callable[[Any], Key] | str | None = None,
+        total: int | None = None,
+    ) -> Mapped[Any, R]: ...
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        source: Any = None,
+        *,
+        workers: int = 8,
+        attempts: int = 3,
+        give_up_after: int = 20,
+        backoff: Backoff | None = None,
+        executor: ExecutorOrFactory | None = None,
+        key: Callable[[Any], Key] | str | None = None,
+        total: int | None = None,
+    ) -> Mapped[Any, Any] | AsyncMapped[Any, Any]:
+        """Run a function over the items that are not done, several at once; see `milepost.map`.
+
+        Without a source, all items are found on the way (`add`), those added meanwhile too.
+        """
+        return mapped(
+            function,
+            Host(self),
+            source,
+            Rules(workers, attempts, give_up_after, backoff or Backoff()),
+            executor=executor,
+            key=key,
+            total=total,
+        )
 
     def complete(self, metrics: BatchMetrics | None = None) -> BatchStatus:
         """End the batch; on return that is on the disk. With failed items it ends as failed.
@@ -336,14 +534,6 @@ class Batch:
             active_seconds=(batch.active_ns + running) / 1e9,
             counters=batch.counters,
         )
-
-    def _change(
-        self, key: Key, status: ItemStatus, error: str | BaseException | None
-    ) -> e.ItemChange:
-        if error is None:
-            return e.ItemChange(key, status)
-        message, error_type, recoverable = self._session.judge(error)
-        return e.ItemChange(key, status, message, error_type, recoverable)
 
     def _require_active(self) -> ActiveBatch:
         batch = self._writer.state.active_batches.get(self.number)

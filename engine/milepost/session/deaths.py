@@ -20,6 +20,7 @@ from milepost.model.arms.deaths import suspects_after_death
 from milepost.model.state import Retrying
 from milepost.storage import heartbeat
 from milepost.storage import lease as leases
+from milepost.text import counted
 from milepost.types import BatchErrorType, BatchPhase, ItemStatus, label
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def _is_blamed(execution: Execution, folder: LocalDirectory, here: HostIdentity)
     """Whether what a run had in hand may have killed its process."""
     if not here.shares_boot(execution.host, execution.boot_id):
         return False  # the power went, or it ran elsewhere: nothing is known of its end
-    if _is_copied(folder, execution.epoch):
+    if is_copied(folder, execution.epoch):
         return False  # the process wrote another folder, and may live
     if (execution.pid, execution.process_started) == (here.pid, here.process_started):
         return False  # it is us: an iterator left suspended, and opened again
@@ -71,7 +72,8 @@ def _is_blamed(execution: Execution, folder: LocalDirectory, here: HostIdentity)
     return not heartbeat.read_beat(folder, execution.epoch).has_ended
 
 
-def _is_copied(folder: LocalDirectory, epoch: int) -> bool:
+def is_copied(folder: LocalDirectory, epoch: int) -> bool:
+    """Whether the writer of an epoch wrote another folder, of which this one is a copy."""
     status = folder.stat()
     with contextlib.suppress(FormatError, StorageError):
         lease = leases.read_lease(folder, epoch)
@@ -116,7 +118,7 @@ def _message(suspect: Suspect, batch: ActiveBatch) -> str:
     if suspect.last_death:
         known.insert(0, suspect.last_death)
     return (
-        f"poison: its process died {suspect.deaths} times in a row with this alone in hand"
+        f"poison: its process died {counted(suspect.deaths, 'time')} in a row with this alone in hand"
         f" ({', '.join(known)})"
     )
 

@@ -15,7 +15,8 @@ Source: FORMAT.md, "Opening a session".
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, NamedTuple
+import os
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
@@ -32,8 +33,9 @@ from milepost.journal import record
 from milepost.journal.reader import Replay, Tail, replay
 from milepost.model import fold
 from milepost.model.consistency import Finding
-from milepost.model.events import SessionCreated
+from milepost.model.events import ItemsEnded, PositionsAdvanced, SessionCreated
 from milepost.model.state import SessionState
+from milepost.session.outputs import is_there
 from milepost.snapshots import manifest as manifests
 from milepost.snapshots import versions
 from milepost.snapshots.versions import SnapshotName, VersionInfo
@@ -44,7 +46,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from milepost.model.events import BatchEvent
+    from milepost.model.state import OutputRows
 
+_WITH_ROWS: Final = (ItemsEnded, PositionsAdvanced)
 
 _OPENING_BYTES_MAX = 1 << 16
 """A journal's first record is smaller, with the longest names there are."""
@@ -328,6 +332,8 @@ def _fold_journals(folder: LocalDirectory, listing: _Listing, loaded: Loaded) ->
         except StorageError as error:
             _note(loaded, "unreadable-journal", name.path, str(error), lossy=True)
             return empty
+        if through is None:
+            part = _without_missing_rows(folder, part, loaded)
         if part.tail is Tail.BEYOND or through is None or through > state.sequence:
             _judge_tail(loaded, part, is_tip=is_tip)
         if part.opened is None:
@@ -364,6 +370,36 @@ def _fold_journals(folder: LocalDirectory, listing: _Listing, loaded: Loaded) ->
             return empty
         before = part
     return empty
+
+
+def _without_missing_rows(folder: LocalDirectory, part: Replay, loaded: Loaded) -> Replay:
+    """The last journal, up to where an output lacks the rows that an event tells of.
+
+    Rows are synced before the journal says that it is. So what is not known to have been on the
+    disk may have lost its rows in a power cut, and counts as a torn tail from there on.
+    """
+    store_path = os.path.dirname(os.path.dirname(folder.root))
+    for event in part.events:
+        if type(event) not in _WITH_ROWS or event.sequence <= part.synced_through:
+            continue
+        rows: list[OutputRows] = getattr(event, "rows", [])
+        missing = next((each for each in rows if not is_there(store_path, each)), None)
+        if missing is not None:
+            last = event.sequence - 1
+            cut = read_journal(
+                folder, part.name, loaded.state.uid, through=last, after=loaded.state.sequence
+            )
+            cut.tail = Tail.CLEAN
+            _note(
+                loaded,
+                "rows-missing",
+                part.name.path,
+                f"the output {missing.path} lacks rows that were never known to be on the disk;"
+                f" what was recorded after event {last} is dropped with them",
+                lossy=False,
+            )
+            return cut
+    return part
 
 
 def _fold_until(

@@ -3,103 +3,65 @@
 - One record says "this one done, that one taken", where the source answers at once. A source that
   may take its time (a generator, a file) is asked only after the item in hand is acknowledged, so
   that a kill while it waits repeats nothing.
-- What is done is not seen again; a key that comes twice runs once and is counted. Pending items
-  come first, then failed ones that may be tried again.
 - An item is acknowledged after its body came back, and by nothing else: an exception, `break`, a
   stop request or a kill leave it to be run again.
 - In a `with` block, an exception is recorded on the item in hand and raised again.
+- With `chunk=`, lists of items are given out, and acknowledged a list at a time. While there are
+  suspects of a death, a list holds one.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Sized
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from collections.abc import Iterable, Sized
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from milepost.errors import ClosedError, MilepostError
-from milepost.session.arguments import check_count, check_function, check_source
-from milepost.session.consumer import Consumer, left_on_purpose
-from milepost.session.keys import check_key
+from milepost.errors import ConfigurationError, MilepostError
+from milepost.model.arms.items import TAKEN_MAX
+from milepost.session.arguments import check_count
+from milepost.session.consumer import Consumer
+from milepost.session.feed import Feed, PositionFeed, Taken
+from milepost.session.outputs import Slip
+from milepost.session.workload import Host, StopRequested, Workload, verdict_of
 from milepost.types import ItemStatus, Key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import TracebackType
+    from collections.abc import AsyncIterable, Callable
 
     from milepost.session.batch import Batch
-    from milepost.session.session import Session
+
+__all__ = ["Items", "StopRequested"]
 
 T = TypeVar("T")
 
-_AT_ONCE: Final = (list, tuple, range, dict, set, frozenset, str, bytes)
-"""Sources whose next item is there without waiting."""
+
+_DONE: Final = (ItemStatus.COMPLETED, None)
 
 
-class StopRequested(BaseException):  # no error: nobody's `except Exception` may eat it
-    """The work was asked to stop, and the item in hand is acknowledged.
-
-    It passes through the body up to the runner that asked.
-    """
-
-
-class Items(Generic[T]):
-    """Iterator and context manager over the items of a batch.
-
-    Attributes:
-        key: Key of the item in hand; `None` between items.
-        duplicates: How many items came with a key that had come before.
-        waiting: How many failed items were left for `milepost retry`.
-    """
+class Items(Workload[T]):
+    """Iterator, async iterator and context manager over the items of a batch."""
 
     def __init__(
         self,
-        batch: Batch | None,
-        source: Iterable[T],
+        host: Host,
+        source: Iterable[T] | AsyncIterable[T] | None,
         *,
-        key: Callable[[T], Key] | None = None,
+        key: Callable[[T], Key] | str | None = None,
         total: int | None = None,
+        chunk: int | None = None,
     ) -> None:
-        if isinstance(source, Items):
-            raise TypeError("these items are watched over already; hand in their source")
-        check_source(source, "the source of the items")
-        check_function("key", key)
-        if total is not None:
-            check_count("total", total, least=0)
-        self._batch = batch
-        self._given = source
-        self._key_of = key
-        self._total = total
-        self._source: Iterator[T] | None = None
-        self._answers_at_once = isinstance(source, _AT_ONCE)
+        super().__init__(host, source, key=key, total=total)
+        if chunk is not None and check_count("chunk", chunk) > TAKEN_MAX:
+            raise ConfigurationError(f"chunk is {chunk:,}; at most {TAKEN_MAX:,} go in one")
+        self._chunk = chunk
         self._consumer = Consumer()
-        self._unmet: set[Key] = set()
-        self._again: list[tuple[Key, T]] = []
-        self._ended = False
-        self._guarded = False
-        self.key: Key | None = None
-        self.duplicates = 0
-        self.waiting = 0
-
-    # What a subclass does at the edges.
-
-    def _open(self) -> Batch:
-        """The batch whose items these are, begun or not."""
-        if self._batch is None:
-            raise ClosedError("these items belong to no batch")
-        return self._batch
-
-    def _begin(self, batch: Batch) -> None:
-        """Called before the first item is taken."""
-
-    def _finish(self, batch: Batch) -> None:
-        """Called when all items were given out and acknowledged."""
-
-    def _leave(self, error: BaseException | None, *, on_purpose: bool) -> None:
-        """Called when the loop was left before its end."""
+        self._slip: Slip | None = None
 
     # Iterating.
 
     def __iter__(self) -> Items[T]:
+        return self
+
+    def __aiter__(self) -> Items[T]:
         return self
 
     def __length_hint__(self) -> int:
@@ -109,153 +71,155 @@ class Items(Generic[T]):
         return len(self._given) if isinstance(self._given, Sized) else 0
 
     def __next__(self) -> T:
-        self._consumer.check()
-        if self._ended:
-            raise StopIteration
-        batch = self._prepared()
-        source = cast("Iterator[T]", self._source)
-        if self.session.stop_requested:
-            self._acknowledge(batch)
-            raise StopRequested
-        if not self._answers_at_once:
-            self._acknowledge(batch)
         try:
-            taken = self._next_to_do(batch, source)
+            self._consumer.check()
+            if self._ended:
+                raise StopIteration
+            return self._advance()
+        except (StopIteration, StopRequested):
+            raise
+        except BaseException as error:
+            if self._host.owns_session:
+                self._close(error, on_purpose=False)
+            raise
+
+    def _advance(self) -> T:
+        feed = self._prepared()
+        if self.session.stop_requested:
+            self._acknowledge()
+            self._host.stop()
+        if not self._answers_at_once:
+            self._acknowledge()
+        try:
+            taken = self._gather(feed)
         except BaseException:
             # The item in hand is done, whatever the source has to say.
-            self._acknowledge(batch)
+            self._acknowledge()
             raise
-        if taken is None:
-            self._acknowledge(batch)
-            self._ended = True
-            self._finish(batch)
+        if not taken:
+            self._acknowledge()
+            self._end()
             raise StopIteration
-        key, item = taken
-        done, self.key = self.key, None
-        batch.advance(done, key)
-        self.key = key
-        return item
+        self._take(taken)
+        return self._given_out(taken)
 
-    def _prepared(self) -> Batch:
-        """The batch, with everything known that decides which items come."""
-        if self._source is not None:
-            return cast("Batch", self._batch)
-        self._batch = batch = self._open()
-        recorded = batch.recorded
-        if recorded is not None:
-            self._unmet = recorded.done | recorded.finished.keys() | recorded.open.keys()
-        if self._total is None and isinstance(self._given, Sized):
-            self._total = len(self._given)
-        self._tell_total(batch)
-        self._source = iter(self._given)
-        return batch
+    async def __anext__(self) -> T:
+        if self._ended:
+            raise StopAsyncIteration
+        try:
+            return await self._advance_async()
+        except (StopAsyncIteration, StopRequested):
+            raise
+        except BaseException as error:
+            if self._host.owns_session:
+                await self._close_async(error, on_purpose=False)
+            raise
 
-    def _tell_total(self, batch: Batch) -> None:
-        """Record how many items there are, where that is news in a batch that runs."""
-        active = batch.session.live.active_batches.get(batch.number)
-        if active is None or self._total is None or active.items_total == self._total:
-            return
-        # A loop begins its run with the first item, and tells the total then.
-        if batch.session.executing:
-            batch.update_progress(items_total=self._total)
+    async def _advance_async(self) -> T:
+        feed = await self._prepared_async()
+        if self.session.stop_requested:
+            await self._off_loop(self._acknowledge)
+            self._host.stop()
+        if not self._answers_at_once:
+            await self._off_loop(self._acknowledge)
+        try:
+            taken = await self._gather_async(feed)
+        except BaseException:
+            await self._off_loop(self._acknowledge)
+            raise
+        if not taken:
+            await self._off_loop(self._acknowledge)
+            await self._end_async()
+            raise StopAsyncIteration
+        await self._off_loop(self._take, taken)
+        return self._given_out(taken)
 
-    def _next_to_do(self, batch: Batch, source: Iterator[T]) -> tuple[Key, T] | None:
-        """The next item that is to be run, or `None` when there is no more."""
-        limit = self.session.recovery.max_recovery_attempts
-        for item in source:
-            key = self._key(item)
-            known = key in self._unmet
-            self._unmet.discard(key)
-            recorded = batch.recorded
-            if recorded is None:
-                self._begin(batch)
-                return key, item
-            if recorded.is_done(key):
-                self.duplicates += not known
-                continue
-            progress = recorded.open.get(key)
-            if progress is not None and not known:
-                self.duplicates += 1
-                continue
-            if progress is not None and progress.status is ItemStatus.FAILED:
-                tried_now = progress.failed_in == self.session.epoch
-                if progress.is_recoverable and (progress.failed_runs < limit or tried_now):
-                    self._again.append((key, item))
-                else:
-                    self.waiting += 1
-                continue
-            self._begin(batch)
-            return key, item
-        if self._again:
-            self._begin(batch)
-            return self._again.pop(0)
-        return None
+    def _gather(self, feed: Feed[T]) -> list[Taken[T]]:
+        """What is given out next; nothing where there is no more."""
+        taken = self._next_of_source(feed)
+        found: list[Taken[T]] = []
+        while taken is not None:
+            found.append(taken)
+            taken = self._next_of_source(feed) if self._wants_more(found) else None
+        return found or self._gather_rest(feed)
 
-    def _key(self, item: T) -> Key:
-        if self._key_of is None:
-            return check_key(item, "an item")
-        return check_key(self._key_of(item), f"the key of {item!r:.80}")
+    async def _gather_async(self, feed: Feed[T]) -> list[Taken[T]]:
+        taken = await self._next_of_source_async(feed)
+        found: list[Taken[T]] = []
+        while taken is not None:
+            found.append(taken)
+            taken = await self._next_of_source_async(feed) if self._wants_more(found) else None
+        return found or self._gather_rest(feed)
 
-    def _acknowledge(self, batch: Batch) -> None:
+    def _gather_rest(self, feed: Feed[T]) -> list[Taken[T]]:
+        found: list[Taken[T]] = []
+        while self._wants_more(found) and (taken := feed.rest()) is not None:
+            found.append(taken)
+        return found
+
+    def _wants_more(self, found: list[Taken[T]]) -> bool:
+        if not found:
+            return True
+        return len(found) < (self._chunk or 1) and not self.session.live.suspects
+
+    def _given_out(self, taken: list[Taken[T]]) -> T:
+        if self._chunk is not None:
+            return cast("T", [each.item for each in taken])
+        return taken[0].item
+
+    # Recording.
+
+    def _take(self, taken: list[Taken[T]]) -> None:
+        """What was in hand is done, and this is in hand now; in one record."""
+        batch = self._owned()
+        self._host.begin(batch, self._total)
+        # Whatever interrupts us, what was in hand is not acknowledged a second time.
+        done, self.keys, self.key = self.keys, (), None
+        self._record(batch, done, taken)
+        self.keys = tuple(each.key for each in taken)
+        self.key = taken[0].key
+
+    def _acknowledge(self) -> None:
         """The item in hand is done; there is no next one in the same record."""
-        done, self.key = self.key, None
-        if done is not None:
-            batch.advance(done, None)
+        done, self.keys, self.key = self.keys, (), None
+        if done:
+            self._record(self._owned(), done, [])
 
-    @property
-    def session(self) -> Session:
-        """The session that watches over the items."""
-        if self._batch is None:
-            self._prepared()
-        return cast("Batch", self._batch).session
+    def _record(self, batch: Batch, done: tuple[Key, ...], taken: list[Taken[T]]) -> None:
+        slip, self._slip = self._slip, None
+        verdicts, self._verdicts = self._verdicts, {}
+        keys = [each.key for each in taken]
+        is_plain = not verdicts and slip is None and len(done) <= 1 and len(keys) <= 1
+        feed = cast("Feed[Any]", self._feed)
+        if is_plain and not isinstance(feed, PositionFeed):
+            batch.advance(done[0] if done else None, keys[0] if keys else None)
+            return
+        changes = [batch.change(key, *verdicts.get(key, _DONE)) for key in done]
+        if all(change.status is not ItemStatus.COMPLETED for change in changes):
+            slip = None  # what is not completed leaves no row
+        slips = [slip] if slip is not None else []
+        if isinstance(feed, PositionFeed):
+            batch.advance_positions(changes, keys, slips, feed)
+        else:
+            batch.end_items(changes, keys, slips)
 
-    @property
-    def vanished(self) -> int:
-        """How many keys of earlier runs the source no longer has; known at the end of the loop."""
-        return len(self._unmet)
+    # Outputs, leaving.
 
-    # Leaving.
+    def _slip_in_hand(self) -> Slip | None:
+        if self._slip is None and self.keys:
+            self._slip = Slip()
+        return self._slip
 
-    def __enter__(self) -> Items[T]:
-        self._guarded = True
-        self._prepared()
-        return self
+    def _note_error(self, error: BaseException | None) -> None:
+        if not isinstance(error, Exception) or isinstance(error, MilepostError) or not self.keys:
+            return
+        done, self.keys, self.key = self.keys, (), None
+        self._slip = None
+        verdict = verdict_of(error)
+        batch = self._owned()
+        batch.end_items([batch.change(each, *verdict) for each in done], [], [])
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._guarded = False
-        if isinstance(error, Exception) and not isinstance(error, MilepostError):
-            self._record_failure(error)
-        self._close(error, on_purpose=error is None)
-
-    def _record_failure(self, error: Exception) -> None:
-        key, self.key = self.key, None
-        if key is not None and self._batch is not None:
-            self._batch.update_item(key, ItemStatus.FAILED, error)
-
-    def close(self) -> None:
-        """Leave the loop; the item in hand is not acknowledged."""
-        self._close(None, on_purpose=True)
-
-    def _close(self, error: BaseException | None, *, on_purpose: bool) -> None:
+    def _put_down(self) -> None:
         self.key = None
-        if self._ended or self._source is None:
-            return
-        self._ended = True
-        source: Any = self._source
-        if hasattr(source, "close"):
-            # A generator ends now and not at some later collection.
-            with contextlib.suppress(Exception):
-                source.close()
-        self._leave(error, on_purpose=on_purpose)
-
-    def __del__(self) -> None:
-        if getattr(self, "_guarded", True) or self._ended:
-            return
-        on_purpose = left_on_purpose()
-        with contextlib.suppress(Exception):
-            self._close(None, on_purpose=on_purpose)
+        self.keys = ()
+        self._slip = None

@@ -21,6 +21,7 @@ from milepost.errors import (
     ConfigurationError,
     EncodingError,
     MilepostError,
+    ParametersChangedError,
     SupersededError,
 )
 from milepost.model import events as e
@@ -29,27 +30,38 @@ from milepost.model.fold import apply, copy
 from milepost.session import deaths
 from milepost.session.arguments import check_count
 from milepost.session.batch import Batch
+from milepost.session.outputs import Output
+from milepost.session.params import difference
 from milepost.session.registry import register, unregister
 from milepost.session.roster import Roster
 from milepost.session.subscription import EVENT_BUFFER, Subscription
 from milepost.snapshots import checkpoints, retention
+from milepost.storage.location import command
 from milepost.storage.values import plain_value
-from milepost.types import BatchErrorType, BatchStatus, Outcome, RecoveryConfig
+from milepost.types import (
+    BatchErrorType,
+    BatchStatus,
+    Outcome,
+    RecoveryConfig,
+    RecoveryStrategy,
+)
 from milepost.work.classify import Classifier, Verdict, classify
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
     from milepost.model.consistency import Finding
+    from milepost.model.recoveries import BatchRecoveryResult, RecoverySums
     from milepost.model.state import ActiveBatch, SessionState, SessionStatistics
+    from milepost.session.outputs import Slip
     from milepost.session.writer import Writer
     from milepost.types import (
         CheckpointType,
         Key,
         RecoveryPriority,
         RecoveryReason,
-        RecoveryStrategy,
     )
 
 T = TypeVar("T")
@@ -162,11 +174,14 @@ class Session:
         reset: list[int],
         from_batch: int | None,
         duration_ms: int,
+        result: BatchRecoveryResult,
+        report: RecoverySums | None = None,
     ) -> None:
         """Make the session ready to be carried on, as was decided; on return it is on the disk.
 
-        `batches` are failed ones that wait again, `reset` begun ones that begin anew. Errors:
-        `FoldError` for a batch that is none of these, before anything is written.
+        `batches` are failed ones that wait again, `reset` begun ones that begin anew; `result` is
+        what that comes to, `report` the scan it is part of. Errors: `FoldError` for a batch that is
+        none of these, before anything is written.
         """
         with self._writer.lock:
             self._writer.ready()
@@ -182,6 +197,9 @@ class Session:
                     reset,
                     from_batch,
                     duration_ms,
+                    result,
+                    report,
+                    self._writer.state.runs if strategy is RecoveryStrategy.FULL_RESTART else 0,
                 )
             )
             self._roster.forget()
@@ -416,6 +434,53 @@ class Session:
             if events:
                 self._writer.commit_all(events, durable=True)
 
+    # Outputs.
+
+    def open_output(
+        self, path: str | os.PathLike[str], slip_in_hand: Callable[[], Slip | None]
+    ) -> Output:
+        """A file for rows of items; see `Items.open`. A second time gives the same file."""
+        writer = self._writer
+        with writer.lock:
+            writer.ready()
+            full, name = writer.outputs.locate(path)
+            file = writer.outputs.known(name)
+            if file is None:
+                writer.check_turn()
+                file = writer.outputs.open(full, name, writer.state)
+                if name not in writer.state.outputs:
+                    # On the disk before any row is, so that the rows are known to be ours.
+                    writer.commit(
+                        e.OutputOpened(writer.next_sequence, writer.now_ns(), e.NO_BATCH, name),
+                        durable=True,
+                    )
+            return Output(writer.outputs, file, slip_in_hand)
+
+    def answers_at_once(self) -> bool:
+        """Whether the next update would be recorded without waiting for a disk or a thread."""
+        return self._writer.answers_at_once()
+
+    # What makes this run this run.
+
+    def keep_params(self, params: Any) -> None:
+        """Keep what makes this run this run, or compare it with what was kept.
+
+        Errors: `ParametersChangedError` with the difference.
+        """
+        plain = plain_value(params, "params")
+        writer = self._writer
+        with writer.lock:
+            writer.ready()
+            state = writer.state
+            if not state.has_params:
+                writer.commit(e.ParamsSet(writer.next_sequence, writer.now_ns(), e.NO_BATCH, plain))
+            elif (different := difference(state.params, plain)) is not None:
+                again = command(self.store_path, "restart", self.name)
+                raise ParametersChangedError(
+                    f"session {self.name!r} was made with other params: {different}",
+                    hint=f"hand in the same, or begin anew: {again}, or use another name",
+                )
+
     # Data, checkpoints, snapshots.
 
     def set_data(self, data: Any) -> None:
@@ -493,8 +558,15 @@ class Session:
         """Begin the work anew; runs and checkpoints stay listed."""
         with self._writer.lock:
             self._writer.ready()
-            event = e.Restarted(self._writer.next_sequence, self._writer.now_ns(), e.NO_BATCH)
-            self._writer.commit(event, durable=True)
+            self._writer.commit(
+                e.Restarted(
+                    self._writer.next_sequence,
+                    self._writer.now_ns(),
+                    e.NO_BATCH,
+                    self._writer.state.runs,
+                ),
+                durable=True,
+            )
             self._roster.forget()
             self._executing = False
 

@@ -10,7 +10,7 @@ from milepost.model.consistency import Finding
 from milepost.model.state import SessionState, Suspect
 from milepost.model.status import Judgement, Presence, judge
 from milepost.session import history, presence
-from milepost.session.deaths import suspects_of
+from milepost.session.deaths import is_copied, suspects_of
 from milepost.session.registry import find
 from milepost.snapshots import manifest
 from milepost.storage import lease as leases
@@ -29,7 +29,8 @@ class View(NamedTuple):
         findings: What was met while it was read.
         is_lossy: Whether acknowledged work is missing.
         version: The version that the state was read from.
-        writer: The latest writer: host, pid, since, epoch, its presence, and whether it lives.
+        writer: The latest writer: host, pid, since, epoch, its presence, whether it lives, and
+            whether it wrote the original of this copy.
         backup_error: What was last wrong with the backup.
         suspects: What was in hand at deaths and has not ended; a death that is not recorded yet
             counts.
@@ -58,14 +59,20 @@ def look(site: Site, files: history.Files, watcher: Watcher) -> View:
     check_name_of(site, loaded)
     return View(
         state=loaded.state,
-        judgement=judge(loaded.state, found),
+        judgement=judge(loaded.state, found, is_copy=_is_cut_off(site, loaded.state)),
         findings=loaded.findings,
         is_lossy=loaded.is_lossy,
         version=loaded.base.version,
-        writer=_writer_of(leases.newest_lease(site.folder), found),
+        writer=_writer_of(site, leases.newest_lease(site.folder), found),
         backup_error=mine.backup_error if mine is not None else _backup_error(site),
         suspects=_suspects(site, loaded.state, found, watcher),
     )
+
+
+def _is_cut_off(site: Site, state: SessionState) -> bool:
+    """Whether the latest run has no end because it was copied while it ran, or after it died."""
+    latest = state.executions[-1] if state.executions else None
+    return latest is not None and latest.outcome is None and is_copied(site.folder, latest.epoch)
 
 
 def _suspects(site: Site, state: SessionState, found: Presence, watcher: Watcher) -> list[Suspect]:
@@ -88,7 +95,7 @@ def _backup_error(site: Site) -> str:
     return found.backup if found is not None else ""
 
 
-def _writer_of(lease: leases.Lease | None, found: Presence) -> dict[str, Any] | None:
+def _writer_of(site: Site, lease: leases.Lease | None, found: Presence) -> dict[str, Any] | None:
     if lease is None:
         return None
     return {
@@ -98,4 +105,5 @@ def _writer_of(lease: leases.Lease | None, found: Presence) -> dict[str, Any] | 
         "epoch": lease.epoch,
         "presence": found.value,
         "alive": found in {Presence.ALIVE, Presence.UNKNOWN},
+        "wrote_original": is_copied(site.folder, lease.epoch),
     }

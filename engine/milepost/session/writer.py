@@ -43,6 +43,7 @@ from milepost.model.events import NO_BATCH, ItemCapChanged, ItemUpdated, Restore
 from milepost.session import history
 from milepost.session.archive import Archive
 from milepost.session.keeper import Keeper
+from milepost.session.outputs import Outputs
 from milepost.session.turn import Site, Turn
 from milepost.session.view import check_name_of
 from milepost.snapshots import checkpoints, retention, segments, versions
@@ -56,8 +57,9 @@ from milepost.types import Durability, StoreConfig, TrackerConfig
 if TYPE_CHECKING:
     from milepost.journal.reader import Replay
     from milepost.model.consistency import Finding
-    from milepost.model.events import BatchEvent
+    from milepost.model.events import BatchEvent, ItemsEnded, PositionsAdvanced
     from milepost.model.state import SessionState
+    from milepost.session.outputs import Slip
     from milepost.session.subscription import Subscription
 
 logger = logging.getLogger("milepost.session")
@@ -106,6 +108,9 @@ class Writer:
         )
         self.archive = Archive(
             site, self.turn, settings.store, settings.backup_root, settings.clock
+        )
+        self.outputs = Outputs(
+            site.store_path, site.folder.system, level=lambda: self.archive.level
         )
         self._folder = site.folder
         self._now_ns = settings.clock.now_ns
@@ -203,6 +208,15 @@ class Writer:
         if self._attention or self._failure is not None:
             self._attend()
 
+    def answers_at_once(self) -> bool:
+        """Whether an update would wait for nothing: no sync, no thread, nothing to mend."""
+        if self._disk or self._attention or self._failure is not None or self._journal is None:
+            return False
+        if not self.lock.acquire(blocking=False):
+            return False
+        self.lock.release()
+        return True
+
     def commit(self, event: BatchEvent, *, durable: bool = False) -> None:
         """Make one event happen; see `commit_all`."""
         try:
@@ -240,6 +254,23 @@ class Writer:
             for event in events:
                 subscription.push(event)
 
+    def commit_with_rows(self, event: ItemsEnded | PositionsAdvanced, slips: list[Slip]) -> None:
+        """Append the rows of what the event acknowledges, then make it happen with their marks.
+
+        Errors: as `commit`, and what the outputs raise; then neither rows nor event count.
+        """
+        if any(slip.rows for slip in slips):
+            self.check_turn()  # a successor may write the same file
+        self._attention = True  # whatever interrupts us, the journal says which rows count
+        try:
+            rows = self.outputs.append(slips)
+            self.commit(msgspec.structs.replace(event, rows=rows) if rows else event)
+        except MilepostError:
+            if self._broken is None and self._failure is None:
+                self.outputs.take_back(self.state)
+                self._attention = False
+            raise
+
     def _fold(self, event: BatchEvent) -> None:
         try:
             self.state = fold.apply(self.state, event)
@@ -259,8 +290,10 @@ class Writer:
         try:
             journal.append(payloads, last)
             if durable or self._disk:
+                self.outputs.sync()
                 journal.sync()
                 self.turn.check()
+                journal.write_mark()  # from here on, what is acknowledged as durable is known to be
         except SupersededError as error:
             self._failure = error
             raise
@@ -350,6 +383,7 @@ class Writer:
         else:
             # No sequence gets a second snapshot: the new journal says where the broken one ends.
             self._begin_journal()
+        self.outputs.take_back(self.state)
         self._broken = None
         self._attention = False
 
@@ -367,6 +401,7 @@ class Writer:
             raise damaged(self.site, loaded)
         self.turn.take(max(self.turn.epoch, loaded.epoch), self.state.uid)
         self._adopt(loaded)
+        self.outputs.take_back(self.state)
         if self.state.sequence > self.archive.latest.sequence:
             self._save()
         self._attention = False
@@ -381,6 +416,7 @@ class Writer:
             if journal is not None and journal.synced_through < journal.last:
                 self._attention = True
                 try:
+                    self.outputs.sync()
                     journal.sync()
                 except MilepostError as error:
                     self._broken = str(error)
@@ -447,6 +483,7 @@ class Writer:
         by_hand: bool = False,
         restored_from: int | None = None,
     ) -> int:
+        self.outputs.sync()
         journal = self._journal or self._predecessor
         return self.archive.save(
             self.state if state is None else state,
@@ -476,6 +513,8 @@ class Writer:
             through = journal.last
             journal.flush()
         try:
+            # Rows first: what the journal calls synced needs no row that is not.
+            self.outputs.sync()
             journal.sync_appended()
         except DurabilityLostError:
             with self.lock:
@@ -604,6 +643,7 @@ class Writer:
                 self._journal.flush()
             self._journal.close()
             self._journal = None
+        self.outputs.close()
         self.turn.release()
         for subscription in self._subscriptions:
             subscription.close()
@@ -619,6 +659,7 @@ class Writer:
         self.lock = threading.RLock()  # the parent's may be held by a thread that is not here
         if self._journal is not None:
             self._journal.close_after_fork()
+        self.outputs.close_after_fork()
         self.turn.close_after_fork()
 
 

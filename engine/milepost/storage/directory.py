@@ -62,7 +62,7 @@ class Stat(NamedTuple):
     is_folder: bool
 
 
-class _Translated:
+class Translated:
     """Turns an `OSError` into ours, at the one seam where it may appear.
 
     A class and no generator: those leave the error in a cycle with its frames, and a loop that is
@@ -101,7 +101,15 @@ class AppendedFile:
     `append` belongs to one thread at a time; `sync` and `close` may come from another one.
     """
 
-    def __init__(self, system: Syscalls, descriptor: int, path: str, *, preallocate: bool) -> None:
+    def __init__(
+        self,
+        system: Syscalls,
+        descriptor: int,
+        path: str,
+        *,
+        preallocate: bool = False,
+        size_bytes: int = 0,
+    ) -> None:
         self._system = system
         self._pwrite = system.pwrite
         self._descriptor = descriptor
@@ -109,7 +117,7 @@ class AppendedFile:
         self._poison: str | None = None
         self._closing = threading.Lock()
         self.path = path
-        self.size_bytes = 0
+        self.size_bytes = size_bytes
 
     @property
     def poisoned(self) -> bool:
@@ -177,7 +185,7 @@ class AppendedFile:
 
     def overwrite(self, data: Buffer) -> None:
         """Write at the start, in place; only for the heartbeat, which nothing is built on."""
-        with self._closing, _Translated("write", self.path):
+        with self._closing, Translated("write", self.path):
             if self._descriptor >= 0:
                 self._system.pwrite(self._descriptor, data, 0)
 
@@ -247,7 +255,7 @@ class LocalDirectory:
 
     def read(self, path: str, *, size_bytes_max: int) -> bytes:
         """The whole file, refused before it is read where it is larger than the bound."""
-        with _Translated("read", path):
+        with Translated("read", path):
             descriptor = os.open(self._inside(path), _READ_FLAGS)
             try:
                 status = os.fstat(descriptor)
@@ -268,7 +276,7 @@ class LocalDirectory:
 
     def read_head(self, path: str, size_bytes: int) -> tuple[bytes, int]:
         """The first bytes of a file, and how long the whole of it is."""
-        with _Translated("read", path):
+        with Translated("read", path):
             descriptor = os.open(self._inside(path), _READ_FLAGS)
             try:
                 status = os.fstat(descriptor)
@@ -280,7 +288,7 @@ class LocalDirectory:
 
     def names(self, path: str = "") -> list[str]:
         """What is in the folder, without our temporary files; empty where there is no folder."""
-        with _Translated("list", path or "."):
+        with Translated("list", path or "."):
             full = self._inside(path)
             if path and os.path.islink(full):
                 raise OSError(errno.ELOOP, "it is a link")
@@ -292,7 +300,7 @@ class LocalDirectory:
 
     def stat(self, path: str = "") -> Stat | None:
         """What is known of a file or folder, `None` where there is none; a link is not followed."""
-        with _Translated("stat", path or "."):
+        with Translated("stat", path or "."):
             full = self.full(path)
             try:
                 status = os.lstat(full) if path else os.stat(full)
@@ -313,7 +321,7 @@ class LocalDirectory:
 
     def make_folders(self, path: str = "") -> None:
         """Make a folder and those above it, each durable in the one above."""
-        with _Translated("make", path or "."):
+        with Translated("make", path or "."):
             full = self._inside(path)
             if path and os.path.islink(full):
                 raise OSError(errno.ELOOP, "it is a link")
@@ -330,13 +338,13 @@ class LocalDirectory:
         Errors: `StorageError` where the folder above is gone, so that nothing that was moved or
             deleted is ever made anew by a save.
         """
-        with _Translated("make", path):
+        with Translated("make", path):
             full = self._inside(path)
         if not os.path.isdir(full):
             self._make_folder(full, path)
 
     def _make_folder(self, full: str, path: str) -> None:
-        with _Translated("make", path):
+        with Translated("make", path):
             try:
                 self.system.make_folder(full)
             except FileExistsError:
@@ -347,7 +355,7 @@ class LocalDirectory:
 
     def create(self, path: str, *, preallocate: bool = False) -> AppendedFile:
         """Open a new file for appending; its name is durable after `sync_folder`."""
-        with _Translated("create", path):
+        with Translated("create", path):
             descriptor = self.system.open_new(self._inside(path))
         return AppendedFile(self.system, descriptor, path, preallocate=preallocate)
 
@@ -377,7 +385,7 @@ class LocalDirectory:
         file = self.create(temporary)
         try:
             file.append(data, len(data))
-            with _Translated("rename", path):
+            with Translated("rename", path):
                 self.system.rename(self.full(temporary), self.full(path))
         except BaseException:
             self._discard(temporary)
@@ -406,7 +414,7 @@ class LocalDirectory:
             raise
         file.close()
         try:
-            with _Translated("rename", path):
+            with Translated("rename", path):
                 self.system.rename(self.full(temporary), self.full(path))
         except BaseException:
             self._discard(temporary)
@@ -421,7 +429,7 @@ class LocalDirectory:
     def rename_folder(self, source: str, target: str) -> bool:
         """Move a finished folder to its name, durably; `False` if something is there already."""
         try:
-            with _Translated("rename", target):
+            with Translated("rename", target):
                 # POSIX would replace an empty folder, but ours are never empty.
                 self.system.rename(self.full(source), self.full(target))
         except StorageError as error:
@@ -438,12 +446,12 @@ class LocalDirectory:
 
     def remove(self, path: str) -> None:
         """Remove a file; it is fine if it is gone already."""
-        with _Translated("remove", path), suppress(FileNotFoundError):
+        with Translated("remove", path), suppress(FileNotFoundError):
             self.system.remove(self._inside(path))
 
     def remove_folder(self, path: str) -> None:
         """Remove a folder of ours with what is in it; links in it are removed, not followed."""
-        with _Translated("remove", path):
+        with Translated("remove", path):
             full = self._inside(path)
             if os.path.islink(full):
                 self.system.remove(full)

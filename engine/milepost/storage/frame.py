@@ -99,6 +99,13 @@ def digest(data: bytes | memoryview) -> bytes:
     return hashlib.blake2b(data, digest_size=DIGEST_BYTES).digest()
 
 
+def compress(body: bytes, *, level: int = LEVEL_HOT) -> bytes:
+    """One standard Zstandard frame, with content size and checksum."""
+    return zstandard.ZstdCompressor(
+        level=level, write_checksum=True, write_content_size=True
+    ).compress(body)
+
+
 def encode(header: FrameHeader, body: bytes, *, level: int = LEVEL_HOT) -> bytes:
     """One whole file; sizes and checksum of the header are filled in here.
 
@@ -110,9 +117,7 @@ def encode(header: FrameHeader, body: bytes, *, level: int = LEVEL_HOT) -> bytes
             " reader accepts",
             hint="keep large data in files of your own and record where they are",
         )
-    compressed = zstandard.ZstdCompressor(
-        level=level, write_checksum=True, write_content_size=True
-    ).compress(body)
+    compressed = compress(body, level=level)
     filled = msgspec.structs.replace(
         header,
         raw_size_bytes=len(body),

@@ -27,6 +27,10 @@ class Syscalls(Protocol):
         """Create a file that must not be there and return its descriptor, for writing."""
         ...
 
+    def open_output(self, path: str) -> int:
+        """Open a file of the user's for reading and writing; make it where it is not there."""
+        ...
+
     def pwrite(self, descriptor: int, data: Buffer, offset: int, /) -> int:
         """Write at an offset; return how many bytes were taken, maybe fewer than given."""
         ...
@@ -70,6 +74,10 @@ class OperatingSystem:
     def open_new(self, path: str) -> int:
         """Create a file that must not be there; a link in its place is not followed."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _BINARY | _NO_FOLLOW, 0o666)
+
+    def open_output(self, path: str) -> int:
+        """Open a file of the user's; a link is theirs to set."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666)
 
     def pwrite(self, descriptor: int, data: Buffer, offset: int, /) -> int:
         """Write at an offset, also where the system has no one call for it."""

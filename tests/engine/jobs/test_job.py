@@ -520,12 +520,13 @@ def test_a_plan_of_very_many_batches(tmp_path: Path) -> None:
     assert seen[2] == "2"
 
 
-def test_what_is_no_plain_function_is_refused_at_once() -> None:
-    async def coroutine(batch: Batch) -> None: ...
-
+def test_a_generator_function_is_no_job() -> None:
     def generator(batch: Batch) -> Any:
         yield batch
 
-    for function in (coroutine, generator):
-        with pytest.raises(milepost.ConfigurationError, match="plain function"):
+    async def asynchronous(batch: Batch) -> Any:
+        yield batch
+
+    for function in (generator, asynchronous):
+        with pytest.raises(milepost.ConfigurationError, match="generator function"):
             milepost.job("work", batches=["a"])(function)

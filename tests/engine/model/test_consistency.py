@@ -13,6 +13,7 @@ from milepost.model.state import (
     CompletedBatch,
     FailedBatch,
     ItemProgress,
+    OutputRows,
     PlanPart,
     SessionState,
     Suspect,
@@ -41,6 +42,13 @@ def sound() -> SessionState:
     story.start(3)
     story.give_up(3)
     story.retry([3])
+    story.start(4, items_total=8)
+    story.advance(0, 5, batch=4)
+    story.output("../rows.txt", 3)
+    story.finish((0, ItemStatus.FAILED), (3, ItemStatus.COMPLETED), batch=4)
+    story.advance(2, rows=[story.rows("../rows.txt", 9)], batch=4)
+    story.add("x", "y", batch=0)
+    story.finish(taken=["x"], batch=0)
     return story.state
 
 
@@ -129,6 +137,60 @@ def item_twice_done(state: SessionState) -> None:
     batch.items_processed += 1
 
 
+def queued_twice(state: SessionState) -> None:
+    state.active_batches[0].queued["d"] = None
+    state.active_batches[0].items_added += 1
+
+
+def queued_and_done(state: SessionState) -> None:
+    batch = state.active_batches[0]
+    batch.queued[next(iter(batch.done))] = None
+    batch.items_added += 1
+
+
+def done_within_the_prefix(state: SessionState) -> None:
+    state.active_batches[4].done.add(1)
+    state.active_batches[4].items_processed += 1
+    state.session_statistics.total_items_processed += 1
+
+
+def fewer_added_than_queued(state: SessionState) -> None:
+    state.active_batches[0].items_added = 1
+
+
+def position_ahead(state: SessionState) -> None:
+    state.active_batches[4].position += 4
+
+
+def position_behind(state: SessionState) -> None:
+    state.active_batches[4].position -= 1
+
+
+def digest_ahead(state: SessionState) -> None:
+    state.active_batches[4].digested = state.active_batches[4].position + 1
+
+
+def digest_negative(state: SessionState) -> None:
+    state.active_batches[4].digested = -1
+
+
+def position_with_keys(state: SessionState) -> None:
+    state.active_batches[4].queued["x"] = None
+    state.active_batches[4].items_added = 1
+
+
+def position_of_keys(state: SessionState) -> None:
+    state.active_batches[4].is_positional = False
+
+
+def output_backwards(state: SessionState) -> None:
+    state.outputs["../rows.txt"] = OutputRows("../rows.txt", 9, 3, 0)
+
+
+def output_of_another_name(state: SessionState) -> None:
+    state.outputs["../other.txt"] = state.outputs["../rows.txt"]
+
+
 @pytest.mark.parametrize(
     ("spoil", "rule"),
     [
@@ -148,6 +210,18 @@ def item_twice_done(state: SessionState) -> None:
         (failed_items, "items"),
         (item_twice, "item-twice"),
         (item_twice_done, "item-twice"),
+        (queued_twice, "item-twice"),
+        (queued_and_done, "item-twice"),
+        (done_within_the_prefix, "item-twice"),
+        (fewer_added_than_queued, "items-added"),
+        (position_ahead, "items"),
+        (position_behind, "items"),
+        (digest_ahead, "position"),
+        (digest_negative, "position"),
+        (position_with_keys, "position"),
+        (position_of_keys, "position"),
+        (output_backwards, "output"),
+        (output_of_another_name, "output"),
     ],
 )
 def test_each_rule_finds_what_it_is_for(spoil: Callable[[SessionState], None], rule: str) -> None:
@@ -322,3 +396,15 @@ def test_a_completed_batch_that_is_also_failed_is_found() -> None:
 def test_a_finding_is_plain_data() -> None:
     finding = Finding(rule="sums", message="they do not add up")
     assert (finding.path, finding.is_error) == ("", True)
+
+
+def test_items_found_on_the_way_are_expected() -> None:
+    story = Story()
+    story.start(0, items_total=1)
+    story.add("b", "c")
+    story.done("a", "b", "c")
+    assert check(story.state) == []
+    story.done("d")
+    (finding,) = check(story.state)
+    assert (finding.rule, finding.is_error) == ("items-total", False)
+    assert finding.message.endswith("finished 4 of 3 items")

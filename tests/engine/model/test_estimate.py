@@ -14,6 +14,7 @@ from milepost.model.estimate import (
     batch_active_ns,
     batch_counts,
     batch_remaining_ns,
+    is_growing,
     item_counts,
     progress,
     remaining_ns,
@@ -284,3 +285,64 @@ def test_items_of_all_batches_are_summed() -> None:
     counts = item_counts(story.state)
     assert (counts.completed, counts.failed, counts.skipped) == (1, 1, 1)
     assert (counts.processing, counts.pending) == (1, 3)
+
+
+def test_growing_work_is_forecast_by_what_is_known_of_it() -> None:
+    story = Story()
+    story.run()
+    story.total(1)
+    batch = story.start()
+    story.wait(4)
+    story.done("seed")
+    assert not is_growing(story.state)
+    assert (remaining_ns(story.state), progress(story.state)) == (None, 0.0)
+    story.add("a", "b", "c")
+    assert is_growing(story.state)
+    # Three more of four seconds each, at the least.
+    assert remaining_ns(story.state) == batch_remaining_ns(batch) == 12 * SECOND_NS
+    assert progress(story.state) == 0.25
+    assert item_counts(story.state).pending == 3
+    story.finish(("a", ItemStatus.COMPLETED), taken=["b"])
+    assert (item_counts(story.state).pending, item_counts(story.state).processing) == (1, 1)
+    assert progress(story.state) == 0.5
+
+
+def test_what_was_found_on_the_way_comes_on_top_of_the_source() -> None:
+    story = Story()
+    story.run()
+    story.start(items_total=2)
+    story.wait(2)
+    story.done("a", "b")
+    assert remaining_ns(story.state) == 0
+    story.add("c", "d")
+    assert remaining_ns(story.state) == 2 * SECOND_NS
+
+
+def test_work_grows_also_while_it_waits_and_not_when_it_ended() -> None:
+    story = Story()
+    story.run()
+    story.total(2)
+    story.start()
+    story.add("a")
+    story.give_up()
+    assert not is_growing(story.state)
+    story.retry([0])
+    assert is_growing(story.state)
+    story.start()
+    story.done("a")
+    story.end()
+    assert not is_growing(story.state)
+
+
+def test_items_known_by_position_are_counted_like_others() -> None:
+    story = Story()
+    story.run()
+    story.total(1)
+    story.start(items_total=10)
+    story.wait(4)
+    story.advance(0, 4)
+    story.advance(2, 2)
+    assert (item_counts(story.state).pending, item_counts(story.state).processing) == (6, 2)
+    assert progress(story.state) == 0.2
+    assert remaining_ns(story.state) == 16 * SECOND_NS
+    assert not is_growing(story.state)

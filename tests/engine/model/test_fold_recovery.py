@@ -8,6 +8,13 @@ from hypothesis import given
 from milepost.model import fold
 from milepost.model.consistency import check
 from milepost.model.fold import FoldError
+from milepost.model.recoveries import (
+    BatchRecoveryResult,
+    FullRestart,
+    PartialRecovery,
+    RestartedFailedBatches,
+    ResumedBatch,
+)
 from milepost.model.state import RecoveryMark
 from milepost.types import (
     BatchStatus,
@@ -45,7 +52,8 @@ def test_resuming_changes_nothing_but_the_mark() -> None:
     story = worked()
     before = fold.copy(story.state)
     story.wait(5)
-    after = story.recover()
+    result = ResumedBatch(batches={"b2": 2})
+    after = story.recover(result=result)
     mark = after.recovery
     assert mark == RecoveryMark(
         story.now_ns,
@@ -56,6 +64,7 @@ def test_resuming_changes_nothing_but_the_mark() -> None:
         batches_completed=1,
         items_done=5,
         items_failed=1,
+        result=result,
     )
     before.sequence, before.updated_ns, before.recovery = after.sequence, story.now_ns, mark
     assert after == before
@@ -132,6 +141,32 @@ def test_a_full_restart_keeps_what_the_session_is_and_its_runs() -> None:
     assert not after.suspects
     assert after.recovery is not None
     assert after.recovery.batches_completed == 0
+
+
+@pytest.mark.parametrize(
+    ("strategy", "result"),
+    [
+        (RESUME, ResumedBatch(batches={"b2": 2})),
+        (RESTART_FAILED, RestartedFailedBatches(batch_numbers=[])),
+        (
+            PARTIAL,
+            PartialRecovery(completed_batches=1, restart_from_batch=3, remaining_batches=None),
+        ),
+        (FULL, FullRestart(total_batches=4)),
+    ],
+)
+def test_what_a_recovery_came_to_stays_with_its_mark(
+    strategy: RecoveryStrategy, result: BatchRecoveryResult
+) -> None:
+    story = worked()
+    story.recover(strategy, result=result)
+    after = story.run()
+    assert after.recovery is not None
+    assert after.recovery.result == result
+    assert fold.copy(after) == after, "a snapshot holds it too"
+    story.recover()
+    assert story.state.recovery is not None
+    assert story.state.recovery.result is None, "the latest recovery counts"
 
 
 @pytest.mark.parametrize("batches", [[0], [2], [3], [9]])

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from milepost.model import events as e
+from milepost.model.arms import runs
 from milepost.model.status import Judgement, Presence, SessionStatus, judge
-from milepost.types import ItemStatus, Outcome, SessionKind
+from milepost.types import ItemStatus, Outcome, RecoveryStrategy, SessionKind
 from support.histories import History, Story, folded, histories
 
 
@@ -100,13 +102,65 @@ def test_work_put_back_is_pending() -> None:
     assert status(story) is SessionStatus.PENDING
 
 
-def test_a_restart_is_pending_too() -> None:
+def ended(story: Story, outcome: Outcome) -> None:
+    if outcome in {Outcome.COMPLETED, Outcome.FAILED}:
+        story.complete()
+    story.stop(outcome)
+
+
+@pytest.mark.parametrize("outcome", [*Outcome, None])
+@pytest.mark.parametrize("by_recovery", [False, True])
+def test_what_was_begun_anew_is_pending_until_it_is_run(
+    outcome: Outcome | None, *, by_recovery: bool
+) -> None:
+    story = Story()
+    for _ in range(2):
+        story.run()
+        if outcome is None:
+            story.die()
+        else:
+            ended(story, outcome)
+        if by_recovery:
+            story.recover(RecoveryStrategy.FULL_RESTART)
+        else:
+            story.restart()
+        judgement = judge(story.state, Presence.GONE)
+        assert judgement.status is SessionStatus.PENDING
+        assert judgement.reason == "it was begun anew and not run since"
+        assert status(story, presence=Presence.ALIVE) is SessionStatus.RUNNING
+        story.run()
+        assert status(story) is SessionStatus.INTERRUPTED
+        story.stop(Outcome.STOPPED)
+        assert status(story) is SessionStatus.STOPPED
+
+
+def test_a_recovery_that_leaves_what_was_done_is_no_new_beginning() -> None:
     story = Story()
     story.run()
-    story.complete()
-    story.stop(Outcome.COMPLETED)
+    story.stop(Outcome.STOPPED)
+    story.recover()
+    assert status(story) is SessionStatus.STOPPED
+
+
+def test_what_an_older_writer_began_anew_is_what_its_last_run_says() -> None:
+    story = Story()
+    story.run()
+    story.stop(Outcome.STOPPED)
+    story.happen(e.Restarted, e.NO_BATCH)
+    assert status(story) is SessionStatus.STOPPED
+
+
+def test_runs_that_are_no_longer_listed_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "EXECUTIONS_LISTED", 1)
+    story = Story()
+    for _ in range(3):
+        story.run()
+        story.stop(Outcome.STOPPED)
     story.restart()
     assert status(story) is SessionStatus.PENDING
+    story.run()
+    story.stop(Outcome.STOPPED)
+    assert status(story) is SessionStatus.STOPPED
 
 
 def test_data_alone_is_never_unfinished() -> None:

@@ -150,6 +150,18 @@ def test_more_than_was_announced_is_the_whole() -> None:
     assert wanted(story).priority is HIGH
 
 
+def test_growing_work_is_as_far_as_what_is_known_of_it() -> None:
+    story = planned()
+    story.start(0)
+    story.done("a")
+    story.add(*"bcd")
+    assert wanted(story).priority is MEDIUM
+    story.done("b", "c")
+    assert wanted(story).priority is HIGH
+    story.add(*"efghijk")
+    assert wanted(story).priority is MEDIUM
+
+
 def test_the_threshold_of_the_settings_decides_between_low_and_medium() -> None:
     story = planned()
     story.start(0, items_total=100)

@@ -95,6 +95,15 @@ def test_without_a_recovery_all_counts_from_the_beginning() -> None:
     assert result.current_batch_progress == 0.5
 
 
+def test_growing_work_is_measured_by_what_is_known_of_it() -> None:
+    story = Story()
+    story.run()
+    story.start(0)
+    story.add(*"abcd")
+    story.done("a")
+    assert measure(story.state).current_batch_progress == 0.25
+
+
 def test_a_batch_in_hand_beyond_its_size_is_whole_and_no_more() -> None:
     # There, it could say over 100 %.
     story = Story()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 import milepost
@@ -19,6 +20,7 @@ from milepost import (
     Store,
     Unrecoverable,
 )
+from milepost.model import events as e
 from support.commands import tree
 from support.faults import die, in_child
 
@@ -282,7 +284,7 @@ def test_a_second_recovery_finds_nothing_left_to_do(store: Store) -> None:
             RecoveryStrategy.RESTART_FAILED_BATCHES,
             milepost.RestartedFailedBatches(batch_numbers=[0]),
         ),
-        (RecoveryStrategy.FULL_RESTART, milepost.FullRestart(total_batches=None)),
+        (RecoveryStrategy.FULL_RESTART, milepost.FullRestart(total_batches=1)),
     ],
 )
 def test_what_was_done_a_moment_ago_is_not_done_again(
@@ -383,6 +385,7 @@ def test_a_session_that_goes_on_after_a_full_restart_knows_nothing_of_before(sto
             reset=[],
             from_batch=None,
             duration_ms=0,
+            result=milepost.FullRestart(total_batches=2),
         )
         assert list(session.to_do()) == []
         session.ensure_plan(["b", "c", "d"])
@@ -506,5 +509,95 @@ def test_how_it_goes_is_seen_from_any_process(store: Store) -> None:
 def test_what_was_decided_stands_in_the_history(store: Store) -> None:
     killed(store, "work", batch_with(3))
     RecoveryService(store).recover("work", cause="killed by SIGKILL")
-    names = [type(event).__name__ for event in store.events("work")]
-    assert names[-2:] == ["ExecutionDied", "Recovered"]
+    *_, died, recovered = store.events("work")
+    assert isinstance(died, e.ExecutionDied)
+    assert isinstance(recovered, e.Recovered)
+    assert recovered.result == milepost.ResumedBatch(batches={"b": 3})
+    assert recovered.report is None, "it was no part of a scan"
+
+
+class Failing(Store):
+    """A store in which one session cannot be taken up."""
+
+    fails = ""
+
+    def session(self, name: str, **arguments: Any) -> milepost.Session:
+        if name == self.fails:
+            raise milepost.StorageFullError("no space left", operation="write", path="journal")
+        return super().session(name, **arguments)
+
+
+def test_each_recovery_keeps_how_the_scan_stood(tmp_path: Path) -> None:
+    store = Failing(tmp_path / "store", config=milepost.StoreConfig(backup_enabled=False))
+    for name, done in (("a", 9), ("b fails", 8), ("c", 3), ("d gone", 3)):
+        killed(store, name, batch_with(done))
+    for path in snapshots(store, "d gone"):
+        spoil(path)
+    store.save_state("settings", 1)
+    store.fails = "b fails"
+    report = RecoveryService(store).detect_and_recover()
+    kept = [
+        event.report
+        for name in ("a", "c")
+        for event in store.events(name)
+        if isinstance(event, e.Recovered)
+    ]
+    first = milepost.RecoverySums(
+        healthy_sessions=1,
+        sessions_requiring_recovery=3,
+        successful_recoveries=1,
+        failed_recoveries=0,
+        unrecoverable_sessions=1,
+    )
+    last = msgspec.structs.replace(first, successful_recoveries=2, failed_recoveries=1)
+    assert kept == [first, last]
+    assert last == milepost.RecoverySums(
+        **{name: getattr(report, name) for name in last.__struct_fields__}
+    ), "the last one kept what the caller was told"
+
+
+# By progress.
+
+
+def test_by_progress_the_thresholds_decide_where_somebody_asks_for_it(store: Store) -> None:
+    killed(store, "work", batch_with(2))
+    service = RecoveryService(store)
+    assert service.propose("work")[1] == milepost.ResumedBatch(batches={"b": 2})
+    partial = milepost.PartialRecovery(
+        completed_batches=0, restart_from_batch=0, remaining_batches=None
+    )
+    assert service.propose("work", by_progress=True)[1] == partial
+    detail = service.recover("work", by_progress=True)
+    assert (detail.recovery_result, detail.was_ready) == (partial, False)
+    state = store.load_progress("work")
+    assert state.pending_batches[0].items_finished == 0
+    again = service.recover("work", by_progress=True)
+    assert (again.recovery_result, again.was_ready) == (partial, True)
+    assert service.propose("work", by_progress=True)[1] == partial, "not everything anew"
+    assert store.load_progress("work") == state
+
+
+def test_by_progress_is_somebodys_decision_as_a_strategy_is(store: Store) -> None:
+    with store.session("stopped", total_batches=2) as session:
+        session.start_batch("b", items_total=10).update_item(0, COMPLETED)
+    service = RecoveryService(store)
+    with pytest.raises(milepost.RecoveryError, match="needs no recovery"):
+        service.recover("stopped")
+    detail = service.recover("stopped", by_progress=True)
+    assert detail.recovery_reason is RecoveryReason.REQUESTED
+    assert detail.recovery_strategy is RecoveryStrategy.PARTIAL_RECOVERY
+
+
+@pytest.mark.parametrize(
+    "forced", [{"strategy": RecoveryStrategy.RESUME_CURRENT_BATCH}, {"from_batch": 0}]
+)
+def test_by_progress_with_another_choice_is_refused_before_anything_is_done(
+    store: Store, forced: dict[str, Any]
+) -> None:
+    killed(store, "work", batch_with(2))
+    before = store.load_progress("work")
+    service = RecoveryService(store)
+    for call in (service.recover, service.propose):
+        with pytest.raises(milepost.ConfigurationError, match="no strategy and no from_batch"):
+            call("work", by_progress=True, **forced)
+    assert store.load_progress("work") == before

@@ -145,6 +145,40 @@ def test_what_is_alive_stopped_finished_held_or_nobodys_is_left_alone(
     assert {name: turn for name, turn in turns(store).items() if name != "alive"} == before
 
 
+def test_what_was_stopped_and_begun_anew_is_carried_on(
+    store: milepost.Store, tmp_path: Path
+) -> None:
+    for name in ("by-hand", "by-service"):
+        for item in milepost.resume(range(6), name, store=store, progress=False):
+            if item == 1:
+                break
+    with watching(store, target(tmp_path, FINISH)) as found:
+        for name in ("by-hand", "by-service"):
+            assert found.told.wait("found", name).session_status is milepost.SessionStatus.STOPPED
+        assert not found.told.of("started")
+        store.restart("by-hand")
+        full = milepost.RecoveryStrategy.FULL_RESTART
+        milepost.RecoveryService(store, AT_ONCE).recover("by-service", strategy=full)
+        for name in ("by-hand", "by-service"):
+            assert found.told.wait("ended", name).exit_code == 0
+            assert store.load_progress(name).total_items_processed == 6
+
+
+def test_all_is_shown_again_while_nothing_changes(store: milepost.Store, tmp_path: Path) -> None:
+    dead(store, "work")
+    text = "import pathlib\nfor item in loop():\n    while not pathlib.Path('go').exists(): pass\n"
+    with watching(store, target(tmp_path, text)) as found:
+        found.told.wait("started")
+        running = [each for each in found.told.ticks if each and each[0].doing == "running"]
+        seen = len(running) + 3
+        wait_until(
+            lambda: sum(rows[0].doing == "running" for rows in found.told.ticks if rows) >= seen
+        )
+        assert len(found.told.of("found")) == 1, "while nothing was news"
+        (tmp_path / "go").touch()
+        found.told.wait("ended")
+
+
 def test_the_first_target_that_fits_counts(store: milepost.Store, tmp_path: Path) -> None:
     dead(store, "crawl-1", "crawl-2", "Crawl-3")
     note = "open(f'{name}-{TAG}', 'w').close()\n" + FINISH
@@ -543,7 +577,7 @@ def test_a_signal_is_passed_on_and_clean_saves_are_awaited(
     for name in ("a", "b"):
         assert status(store, name) is expected
         assert store.load_progress(name).execution is None
-    assert found.told.of("stopping")[0].message == "waiting for 2 to save and end"
+    assert found.told.of("stopping")[0].message == "waiting for 2 sessions to save and end"
     assert not found.told.of("waiting")
     assert len(found.told.of("started")) == 2
 

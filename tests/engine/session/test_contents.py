@@ -63,6 +63,48 @@ def test_a_snapshot(folder: LocalDirectory) -> None:
     json.dumps([header, body])
 
 
+def test_growing_work_positions_and_outputs(folder: LocalDirectory) -> None:
+    story = Story()
+    story.params({"model": "big"})
+    story.start()
+    story.add("a", 1, payloads=[{"depth": 2}, None])
+    story.output("../rows.txt")
+    story.finish(("b", ItemStatus.COMPLETED), rows=[story.rows("../rows.txt", 9)])
+    story.start(1)
+    story.advance(0, 1, batch=1)
+    story.advance(1, batch=1)
+    name = SnapshotName(1, story.state.sequence, 1)
+    versions.write(
+        folder,
+        story.state,
+        name=name,
+        created_ns=5,
+        by_hand=True,
+        restored_from=None,
+        parents=(),
+        level=frame.LEVEL_HOT,
+    )
+    body = look(folder, name.path)[1]["body"]
+    assert body["params"] == {"model": "big"}
+    assert body["outputs"]["../rows.txt"]["length_bytes"] == 9
+    assert body["active_batches"][0]["queued"] == {"a": {"depth": 2}, 1: None}
+    assert body["active_batches"][1]["position"] == 1
+    journal = JournalName(2, 1)
+    writer = JournalWriter.create(
+        folder, journal, session="crawl", session_uid=UID, predecessor=None, durability="process"
+    )
+    for event in story.events[1:]:
+        writer.append([record.encode_payload(event)], event.sequence)
+    writer.close()
+    told = {each["event"]: each for each in look(folder, journal.path)}
+    assert told["ItemsAdded"]["payloads"] == [{"depth": 2}, None]
+    assert told["ItemsEnded"]["changes"][0]["status"] == "completed"
+    assert told["ItemsEnded"]["rows"][0]["path"] == "../rows.txt"
+    assert told["PositionsAdvanced"]["done_through"] == 1
+    assert told["OutputOpened"]["path"] == "../rows.txt"
+    assert told["ParamsSet"]["params"] == {"model": "big"}
+
+
 def test_a_plan_and_a_checkpoint(folder: LocalDirectory) -> None:
     part = segments.seal_plan(
         folder,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from milepost.model.arms.shared import active_batch, clear_suspects
+from milepost.model.arms.shared import FoldError, active_batch, clear_suspects, note_rows
 from milepost.model.state import ItemProgress
 from milepost.types import ItemStatus, Key
 
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
 # An enum's members are slow to reach, and this is done for every item.
 _PENDING: Final = ItemStatus.PENDING
 _PROCESSING: Final = ItemStatus.PROCESSING
+_COMPLETED: Final = ItemStatus.COMPLETED
 _FAILED: Final = ItemStatus.FAILED
 _SKIPPED: Final = ItemStatus.SKIPPED
+
+TAKEN_MAX: Final = 1 << 16
+"""No chunk is larger."""
 
 
 def item_updated(state: SessionState, event: e.ItemUpdated) -> SessionState:
@@ -35,6 +39,59 @@ def items_updated(state: SessionState, event: e.ItemsUpdated) -> SessionState:
     batch = active_batch(state, event.batch)
     for change in event.changes:
         _change_item(state, batch, change.key, change.status, event.at_ns, change)
+    batch.updated_ns = event.at_ns
+    return state
+
+
+def items_added(state: SessionState, event: e.ItemsAdded) -> SessionState:
+    batch = active_batch(state, event.batch)
+    if batch.is_positional:
+        raise FoldError(f"the items of batch {event.batch} are known by their position")
+    payloads = event.payloads if event.payloads is not None else [None] * len(event.keys)
+    if len(payloads) != len(event.keys):
+        raise FoldError(f"{len(event.keys)} items came with {len(payloads)} payloads")
+    for key, payload in zip(event.keys, payloads, strict=True):
+        if not batch.is_known(key):
+            batch.queued[key] = payload
+            batch.items_added += 1
+    batch.updated_ns = event.at_ns
+    return state
+
+
+def items_ended(state: SessionState, event: e.ItemsEnded) -> SessionState:
+    batch = active_batch(state, event.batch)
+    for change in event.changes:
+        if change.status is _PENDING:
+            _take_run_back(state, batch, change.key)
+        _change_item(state, batch, change.key, change.status, event.at_ns, change)
+    for key in event.taken:
+        _change_item(state, batch, key, _PROCESSING, event.at_ns, None)
+    note_rows(state, event.rows)
+    batch.updated_ns = event.at_ns
+    return state
+
+
+def positions_advanced(state: SessionState, event: e.PositionsAdvanced) -> SessionState:
+    batch = active_batch(state, event.batch)
+    if not batch.is_positional:
+        if batch.items_finished or batch.open or batch.queued:
+            raise FoldError(f"the items of batch {event.batch} are known by keys")
+        batch.is_positional = True
+    if event.done_through < 0 or not 0 <= event.taken <= TAKEN_MAX:
+        raise FoldError(
+            f"{event.taken} items cannot be taken at once from position {event.done_through} on"
+        )
+    # Only what is in hand is gone through, whatever number somebody wrote.
+    for position in range(batch.position, event.done_through):
+        item = batch.open.get(position)
+        if item is None or item.status is not _PROCESSING:
+            raise FoldError(f"item {position} of batch {event.batch} is not in hand")
+        _change_item(state, batch, position, _COMPLETED, event.at_ns, None)
+    for position in range(event.done_through, event.done_through + event.taken):
+        _change_item(state, batch, position, _PROCESSING, event.at_ns, None)
+    batch.digested = event.done_through
+    batch.digest = event.digest
+    note_rows(state, event.rows)
     batch.updated_ns = event.at_ns
     return state
 
@@ -78,9 +135,15 @@ def _change_item(
 ) -> None:
     item = batch.open.get(key)
     if item is None:
-        if key in batch.finished or key in batch.done:
+        if (
+            key in batch.finished
+            or key in batch.done
+            or (batch.is_positional and batch.is_done(key))
+        ):
             return
         item = ItemProgress(key, _PENDING)
+        if key in batch.queued:
+            item.is_added, item.payload = True, batch.queued.pop(key)
         batch.open[key] = item
     before = item.status
     sums = state.session_statistics
@@ -108,12 +171,14 @@ def _change_item(
     if state.suspects:
         clear_suspects(state, batch.batch_number, key)
     if status is _FAILED:
-        epoch = state.executions[-1].epoch if state.executions else 0
+        epoch = _epoch(state)
         if item.failed_in != epoch or item.failed_runs == 0:
             item.failed_runs += 1
             item.failed_in = epoch
         batch.items_failed += 1
         sums.total_items_failed += 1
+        if batch.is_positional:
+            _settle_prefix(batch)
         return
     if status is _SKIPPED:
         batch.items_skipped += 1
@@ -122,9 +187,45 @@ def _change_item(
         batch.items_processed += 1
         sums.total_items_processed += 1
     del batch.open[key]
+    item.payload = None
+    if batch.is_positional:
+        if not batch.is_done(key):  # what failed before stands within the prefix
+            batch.done.add(key)
+            _settle_prefix(batch)
+        return
     batch.finished[key] = item
     if len(batch.finished) + len(batch.open) > state.item_cap:
         forget_details(state, batch)
+
+
+def _take_run_back(state: SessionState, batch: ActiveBatch, key: Key) -> None:
+    """An item that failed in this run is put back: an outage must not cost it one of its runs.
+
+    Only what ends items says so; an update by hand never did, and goes on as it always was.
+    """
+    item = batch.open.get(key)
+    if item is None or item.status is not _FAILED or item.failed_in != _epoch(state):
+        return
+    item.failed_runs = max(0, item.failed_runs - 1)
+    item.failed_in = 0
+
+
+def _epoch(state: SessionState) -> int:
+    """Of the latest run; 0 where there is none."""
+    return state.executions[-1].epoch if state.executions else 0
+
+
+def _settle_prefix(batch: ActiveBatch) -> None:
+    """Let the done prefix grow over what stands behind it: a number in place of so many keys."""
+    done = batch.done
+    while True:
+        if batch.position in done:
+            done.remove(batch.position)
+        else:
+            item = batch.open.get(batch.position)
+            if item is None or item.status is not _FAILED:
+                return
+        batch.position += 1
 
 
 def forget_details(state: SessionState, batch: ActiveBatch) -> None:

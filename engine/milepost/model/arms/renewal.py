@@ -33,6 +33,8 @@ def retried(state: SessionState, event: e.Retried) -> SessionState:
                 ItemStatus.PENDING,
                 error_message=item.error_message,
                 error_type=item.error_type,
+                is_added=item.is_added,
+                payload=item.payload,
             )
             batch.items_failed -= 1
             state.session_statistics.total_items_failed -= 1
@@ -50,12 +52,12 @@ def retried(state: SessionState, event: e.Retried) -> SessionState:
 
 
 def restarted(state: SessionState, event: e.Restarted) -> SessionState:
-    return _anew(state, event.at_ns)
+    return _anew(state, event.at_ns, event.runs_before)
 
 
 def recovered(state: SessionState, event: e.Recovered) -> SessionState:
     if event.strategy is RecoveryStrategy.FULL_RESTART:
-        state = _anew(state, event.at_ns)
+        state = _anew(state, event.at_ns, event.runs_before)
     for number in event.batches:
         failed = state.failed_batches.pop(number, None)
         if failed is None:
@@ -77,11 +79,12 @@ def recovered(state: SessionState, event: e.Recovered) -> SessionState:
         batches_completed=len(state.completed_batches),
         items_done=sums.total_items_processed + sums.total_items_skipped,
         items_failed=sums.total_items_failed,
+        result=event.result,
     )
     return state
 
 
-def _anew(state: SessionState, at_ns: int) -> SessionState:
+def _anew(state: SessionState, at_ns: int, runs_before: int) -> SessionState:
     """The same session with nothing begun; runs and checkpoints stay listed."""
     end_execution(state, state.updated_ns, None, None)
     return SessionState(
@@ -98,6 +101,7 @@ def _anew(state: SessionState, at_ns: int) -> SessionState:
         session_statistics=SessionStatistics(updated_ns=at_ns),
         restarts=state.restarts + 1,
         last_snapshot_ns=state.last_snapshot_ns,
+        runs_before=runs_before,
     )
 
 

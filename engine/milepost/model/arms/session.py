@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from milepost.model.arms.items import forget_details
 from milepost.model.arms.shared import FoldError
 from milepost.model.events import NO_BATCH
-from milepost.model.state import CheckpointInfo, PlanPart
+from milepost.model.state import CheckpointInfo, OutputRows, PlanPart
 from milepost.types import Outcome
 
 if TYPE_CHECKING:
@@ -86,4 +86,16 @@ def checkpoint_saved(state: SessionState, event: e.CheckpointSaved) -> SessionSt
 def checkpoints_removed(state: SessionState, event: e.CheckpointsRemoved) -> SessionState:
     gone = set(event.ids)
     state.checkpoints = [each for each in state.checkpoints if each.id not in gone]
+    return state
+
+
+def output_opened(state: SessionState, event: e.OutputOpened) -> SessionState:
+    length = event.length_bytes
+    state.outputs[event.path] = OutputRows(event.path, length, length, 0)
+    return state
+
+
+def params_set(state: SessionState, event: e.ParamsSet) -> SessionState:
+    state.params = event.params
+    state.has_params = True
     return state

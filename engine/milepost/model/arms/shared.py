@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from milepost.types import ItemStatus, Key
 
 if TYPE_CHECKING:
-    from milepost.model.state import ActiveBatch, SessionState
+    from milepost.model.state import ActiveBatch, OutputRows, SessionState
 
 
 class FoldError(ValueError):
@@ -49,3 +49,12 @@ def clear_suspects(state: SessionState, number: int, key: Key | None = None) -> 
             for each in state.suspects
             if each.batch != number or (key is not None and each.key != key)
         ]
+
+
+def note_rows(state: SessionState, rows: list[OutputRows]) -> None:
+    """Outputs end here now, as far as they count."""
+    for each in rows:
+        known = state.outputs.get(each.path)
+        if known is None or not known.length_bytes == each.start_bytes <= each.length_bytes:
+            raise FoldError(f"rows of {each.path} do not follow the rows before them")
+        state.outputs[each.path] = each

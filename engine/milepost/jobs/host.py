@@ -1,0 +1,243 @@
+"""A loop with a session of its own: opened when the loop begins, closed when it is left.
+
+The session has one batch, whose items are the loop's.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
+
+from milepost.errors import ConfigurationError, UnfinishedError
+from milepost.jobs import notices
+from milepost.jobs.progress import display
+from milepost.jobs.signals import StopSignals
+from milepost.session.workload import Host
+from milepost.store import Store
+from milepost.text import counted, say
+from milepost.types import BatchStatus, ItemStatus, Outcome
+
+if TYPE_CHECKING:
+    import os
+    from contextlib import AbstractContextManager
+
+    from milepost.jobs.progress import ProgressFactory
+    from milepost.session.batch import Batch
+    from milepost.session.session import Session
+    from milepost.session.workload import Workload
+    from milepost.types import Durability, Key
+
+WhenComplete = Literal["stop", "restart", "error"]
+
+WHEN_COMPLETE: Final[tuple[WhenComplete, ...]] = ("stop", "restart", "error")
+BATCH_KEY: Final = "items"
+
+
+def open_store(store: Store | str | os.PathLike[str] | None) -> Store:
+    """The store meant by a `store=` argument."""
+    return store if isinstance(store, Store) else Store(store)
+
+
+class LoopHost(Host):
+    """The session of one loop.
+
+    Attributes:
+        failed_key: The item that raised in the run before; `None` once that was told.
+    """
+
+    owns_session = True
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        store: Store,
+        durability: Durability,
+        when_complete: WhenComplete,
+        params: Any,
+        progress: bool | ProgressFactory | None,
+    ) -> None:
+        super().__init__()
+        self._name = name
+        self._store = store
+        self._durability: Durability = durability
+        self._when_complete = when_complete
+        self._params = params
+        self._progress = progress
+        self._quiet = progress is False
+        self._signals: StopSignals | None = None
+        self._display: AbstractContextManager[object] | None = None
+        self._session: Session | None = None
+        self.failed_key: Key | None = None
+
+    def open(self) -> Batch:
+        """Open the session and have its one batch."""
+        session = self._store.session(self._name, durability=self._durability, execute=False)
+        self._session = session
+        try:
+            return self._enter(session)
+        except BaseException:
+            session.close()
+            raise
+
+    def _enter(self, session: Session) -> Batch:
+        state = session.live
+        if state.plan or state.key_of(0) not in {None, BATCH_KEY}:
+            raise ConfigurationError(
+                f"session {self._name!r} was made by a job or by hand, not by a loop",
+                hint="give the loop a name of its own",
+            )
+        if state.outcome is not None:
+            if self._when_complete == "restart":
+                session.restart()
+            elif self._when_complete == "error":
+                raise UnfinishedError(
+                    notices.complete_line(session), hint=notices.command(session, "restart")
+                )
+        if self._params is not None:
+            session.keep_params(self._params)
+        session.settle_death()
+        if not self._quiet:
+            notices.say_start(session, in_items=True)
+        self.failed_key = _raised_on(session)
+        return session.batch(0) if session.recorded(0) else self._start(session, None)
+
+    def attach(self) -> None:
+        """Have signals stop the loop, and show its progress."""
+        session = self._opened()
+        self._signals = StopSignals(session.request_stop).__enter__()
+        if self._progress:
+            self._display = display(session, self._progress)
+            self._display.__enter__()
+
+    def _opened(self) -> Session:
+        assert self._session is not None  # noqa: S101  # `open` comes first  # `open` comes first
+        return self._session
+
+    @staticmethod
+    def _start(session: Session, total: int | None) -> Batch:
+        session.set_total_batches(1)
+        return session.start_batch(BATCH_KEY, number=0, items_total=total, keeps_items=True)
+
+    def begin(self, batch: Batch, total: int | None) -> None:
+        """Begin the run with the first item that is to be done."""
+        session = batch.session
+        if not session.executing or 0 not in session.live.active_batches:
+            self._start(session, total)
+
+    def finish(self, batch: Batch, work: Workload[Any]) -> None:
+        """The work is done: end the session, and say what came of it."""
+        session = batch.session
+        try:
+            self._finish_session(batch, session, work)
+        finally:
+            session.close()
+
+    def _finish_session(self, batch: Batch, session: Session, work: Workload[Any]) -> None:
+        state = session.live
+        if state.outcome is Outcome.COMPLETED:
+            self._say(notices.complete_line(session))
+        else:
+            if batch.status in {BatchStatus.PENDING, BatchStatus.PROCESSING}:
+                # Where nothing that was left to do came from the source, it begins only now.
+                self.begin(batch, work.expected)
+                active = state.active_batches[batch.number]
+                if active.items_total is None and not active.is_growing:
+                    batch.update_progress(items_total=active.items_finished)
+                batch.complete()
+            if state.outcome is None:
+                session.begin_execution()
+                session.complete()
+            self._say_end(session, work.waiting)
+        if work.duplicates:
+            self._say(
+                f"{self._name}: {counted(work.duplicates, 'duplicate key')} passed over;"
+                " an item runs once"
+            )
+        if work.vanished:
+            self._say(
+                f"{self._name}: {counted(work.vanished, 'key')} of earlier runs"
+                " no longer in the source"
+            )
+
+    def _say_end(self, session: Session, waiting: int) -> None:
+        sums = session.live.session_statistics
+        if session.live.outcome is Outcome.FAILED:
+            self._say(
+                f"{self._name}: ended with"
+                f" {counted(sums.total_items_failed, 'failed item')},"
+                f" {sums.total_items_processed:,} completed"
+            )
+            if waiting:
+                self._say(notices.waiting_line(session, waiting, "item"))
+        else:
+            done = counted(sums.total_items_processed, "item")
+            self._say(f"{self._name}: complete, {done}")
+
+    def leave(self, error: BaseException | None, *, on_purpose: bool) -> None:
+        """The loop was left: end this run, and say as what."""
+        signals = self._signals
+        session = self._session
+        if session is None or session.closed:
+            return
+        interrupted = signals is not None and signals.received is not None
+        if isinstance(error, KeyboardInterrupt):
+            on_purpose = True
+        elif interrupted and signals is not None:
+            on_purpose = signals.received == signal.SIGINT
+        if on_purpose:
+            session.end(Outcome.STOPPED)
+            return
+        self._say_in_hand(session)
+        if error is None and not interrupted:
+            session.end(Outcome.INTERRUPTED, "an exception ended the loop")
+        else:
+            session.end(Outcome.INTERRUPTED, error)
+
+    def stop(self) -> NoReturn:
+        """End as the signal that asked for it would have."""
+        signals = self._signals
+        self.detach()
+        self.leave(None, on_purpose=True)
+        if signals is not None and signals.received is not None:
+            say(f"{self._name}: stopped after the item in hand; run it again to carry on")
+            signals.raise_stop()
+        raise KeyboardInterrupt
+
+    def hint_at(self, key: Key | None, *, is_guarded: bool) -> None:
+        """Tell of an item that raised in the run before, when it comes up again."""
+        if self.failed_key is not None and key == self.failed_key and not is_guarded:
+            say(
+                f"{self._name}: item {key!r} raised in the run before and is tried again; to"
+                " record such a failure and go on with the rest, write: with"
+                " milepost.resume(...) as items, and in the loop: with items.catching()"
+            )
+        self.failed_key = None
+
+    def _say_in_hand(self, session: Session) -> None:
+        """Name the item that was left: `sys.exit` shows no traceback, and none shows the item."""
+        active = session.live.active_batches.get(0)
+        for item in active.open.values() if active is not None else ():
+            if item.status is ItemStatus.PROCESSING:
+                self._say(f"{self._name}: left with item {item.item_id!r} in hand; it runs again")
+
+    def detach(self) -> None:
+        """Put the signal handlers back, and end the progress line."""
+        shown, self._display = self._display, None
+        if shown is not None:
+            shown.__exit__(None, None, None)
+        if self._signals is not None:
+            self._signals.close()
+
+    def _say(self, line: str) -> None:
+        if not self._quiet:
+            say(line)
+
+
+def _raised_on(session: Session) -> Key | None:
+    """The item that was in hand when the run before ended by an exception."""
+    state = session.live
+    latest = state.executions[-1] if state.executions else None
+    if latest is None or latest.outcome is not Outcome.INTERRUPTED or not latest.in_flight:
+        return None
+    return latest.in_flight[0][1]

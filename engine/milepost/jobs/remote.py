@@ -1,0 +1,207 @@
+"""Batches that are worked on in other processes, or on other machines.
+
+- The function gets what it needs to know of its batch as plain data, and returns what became of the
+  items. Only the process that holds the session writes.
+- When a worker process dies, its pool is made anew, and what was in hand runs alone, one after
+  another. What breaks the pool alone again and again is failed as poison.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Mapping
+from concurrent.futures import BrokenExecutor
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import msgspec
+
+from milepost.errors import ConfigurationError, EncodingError, MilepostError
+from milepost.session.keys import check_key
+from milepost.session.workload import StopRequested
+from milepost.types import ItemStatus, Key
+from milepost.work.gate import Gate
+from milepost.work.pool import Engine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+
+    from milepost.jobs.job import Job
+    from milepost.session.batch import Batch, ItemUpdate
+    from milepost.session.session import Session
+    from milepost.work.pool import ExecutorOrFactory
+
+T = TypeVar("T")
+
+_POLL_SECONDS = 0.1
+_PARTS_LEAST = 2
+_PARTS_MOST = 3
+
+
+class RemoteBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """A batch as another process sees it: plain data, and nothing that could write.
+
+    Attributes:
+        key: What it is known by.
+        number: Its number in the session.
+        label: What people call it.
+        payload: What it is about.
+        done: Keys of the items that are done.
+    """
+
+    key: str
+    number: int
+    label: str
+    payload: Any
+    done: frozenset[Key] = frozenset()
+
+    def is_done(self, key: Key) -> bool:
+        """Whether an item of it is done."""
+        return key in self.done
+
+    def todo(
+        self, source: Iterable[T], *, key: Callable[[T], Key] | None = None
+    ) -> Iterator[tuple[Key, T]]:
+        """The items of a source that are not done, each with its key."""
+        for item in source:
+            known_by = check_key(item if key is None else key(item), f"the key of {item!r:.80}")
+            if known_by not in self.done:
+                yield known_by, item
+
+
+class WorkerDiedError(MilepostError):
+    """A worker process died again and again with one batch alone in hand."""
+
+
+class Remote:
+    """The executor of one run of a job. Its methods may be called from any thread."""
+
+    def __init__(
+        self, job: Job[..., Any], session: Session, executor: ExecutorOrFactory, workers: int
+    ) -> None:
+        self._job = job
+        self._session = session
+        self._engine = Engine(executor, workers)
+        self._gate = Gate()
+
+    def run(self, batch: Batch) -> None:
+        """Have the function run on a batch, and record what became of its items.
+
+        Errors: what the function raised; `WorkerDiedError` for poison; `StopRequested`.
+        """
+        limit = self._session.recovery.max_recovery_attempts
+        breaks = 0
+        alone = False
+        while True:
+            with self._gate.passing(alone=alone):
+                future = self._submit(batch)
+                generation = self._engine.generation
+                try:
+                    outcomes = self._await(future)
+                except BrokenExecutor as error:
+                    self._engine.rebuild(generation)
+                    breaks += alone
+                    if breaks >= limit:
+                        raise WorkerDiedError(
+                            f"poison: its worker process died {breaks} times in a row with this"
+                            f" alone in hand ({type(error).__name__}: {error})"
+                        ) from error
+                    alone = True
+                    continue
+            batch.update_items(_updates(batch, outcomes))
+            return
+
+    def _submit(self, batch: Batch) -> Future[Any]:
+        recorded = batch.recorded
+        done = (*recorded.finished, *recorded.done) if recorded is not None else ()
+        task = RemoteBatch(
+            key=batch.key,
+            number=batch.number,
+            label=batch.label,
+            payload=batch.payload,
+            done=frozenset(done),
+        )
+        return self._engine.submit(_portable(self._job, self._engine), task)
+
+    def _await(self, future: Future[Any]) -> Any:
+        while True:
+            try:
+                return future.result(timeout=_POLL_SECONDS)
+            except TimeoutError:
+                if future.done():
+                    raise  # the function's own
+                if self._session.stop_requested and future.cancel():
+                    raise StopRequested from None
+
+    def close(self, *, wait: bool) -> None:
+        """Start nothing more; with `wait`, return when what runs has ended."""
+        self._engine.close(wait=wait)
+
+
+def _updates(batch: Batch, outcomes: Any) -> list[ItemUpdate]:
+    """What the function says became of its items: a mapping, or tuples as `update_items` takes."""
+    if outcomes is None:
+        return []
+    if isinstance(outcomes, Mapping):
+        pairs = cast("Mapping[Key, ItemStatus]", outcomes)
+        return list(pairs.items())
+    found: list[ItemUpdate] = []
+    if not isinstance(outcomes, Iterable):
+        outcomes = [outcomes]
+    for each in cast("Any", outcomes):
+        if not isinstance(each, tuple) or not _PARTS_LEAST <= len(each) <= _PARTS_MOST:  # pyright: ignore[reportUnknownArgumentType]
+            raise EncodingError(
+                f"the function of batch {batch.key!r} returned {each!r:.80} among the outcomes of"
+                " its items",
+                hint="return tuples of key, milepost.ItemStatus and, where it failed, the error",
+            )
+        found.append(cast("ItemUpdate", each))
+    return found
+
+
+def _portable(job: Job[..., Any], engine: Engine) -> Callable[..., Any]:
+    """The job's function in the form in which it travels.
+
+    The name of a decorated function is that of its job. So where functions travel by their names,
+    it is the name of the job that does.
+    """
+    if not engine.pickles_by_name:
+        return job.function
+    return _ByName(
+        job.function.__module__, job.function.__qualname__, job.function.__code__.co_filename
+    )
+
+
+class _ByName(msgspec.Struct, frozen=True):
+    """A job that is found by its name where it arrives.
+
+    Attributes:
+        module: Name of its module.
+        name: Its name in there.
+        file: Where the module was read from, for one that cannot be imported.
+    """
+
+    module: str
+    name: str
+    file: str
+
+    def __call__(self, task: RemoteBatch) -> Any:
+        job: Any = attrgetter(self.name)(self._imported())
+        return job(task)
+
+    def _imported(self) -> Any:
+        if self.module in sys.modules:
+            return sys.modules[self.module]
+        try:
+            return importlib.import_module(self.module)
+        except ImportError:
+            spec = importlib.util.spec_from_file_location(self.module, self.file)
+            if spec is None or spec.loader is None:
+                raise ConfigurationError(f"module {self.module!r} cannot be imported") from None
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[self.module] = module
+            spec.loader.exec_module(module)
+            return module

@@ -1,0 +1,237 @@
+"""Which items run at once, and what the end of one means: the rules of a concurrent map.
+
+- No thread, task or process is known here: who runs the items asks what may begin, and tells what
+  has ended. So threads, tasks and clusters behave alike.
+- An item is in hand from the moment it is begun until its result was worked on: at most twice as
+  many as there are workers, however slow the loop's body is.
+- What was in hand when a process died runs alone, one after another; so does what was in hand when
+  a pool of processes broke. What breaks it alone again and again is failed as poison.
+- A failure is tried again as far as `attempts` goes. Failures in a row beyond `give_up_after` are
+  an outage: those items are put back, and the work ends with the error.
+- What ended and what was begun go into one record.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+
+from milepost.errors import OutageError
+from milepost.model.events import ItemChange
+from milepost.session.feed import Feed, PositionFeed, Taken
+from milepost.session.outcomes import Retry, Skip
+from milepost.session.outputs import Slip
+from milepost.types import BatchErrorType, ItemStatus, Key
+from milepost.work.retry import Backoff
+
+if TYPE_CHECKING:
+    from milepost.session.batch import Batch
+
+T = TypeVar("T")
+
+_AHEAD: Final = 2
+"""Results that wait for the loop's body keep no worker from the next item, up to as many again."""
+
+
+class Rules(NamedTuple):
+    """How a map works.
+
+    Attributes:
+        workers: How many items run at once.
+        attempts: Tries an item gets in one run where its error is recoverable.
+        give_up_after: So many failures in a row are an outage; 0 for never.
+        backoff: How long to wait between tries.
+    """
+
+    workers: int = 8
+    attempts: int = 3
+    give_up_after: int = 20
+    backoff: Backoff = Backoff()
+
+
+class Ticket(Generic[T]):
+    """An item in hand.
+
+    Attributes:
+        key: What it is known by.
+        item: The item.
+        slip: Its rows.
+        tries: How often it was begun in this run.
+        breaks: How often in a row a pool broke with it alone.
+    """
+
+    __slots__ = ("breaks", "item", "key", "slip", "tries")
+
+    def __init__(self, taken: Taken[T]) -> None:
+        self.key = taken.key
+        self.item = taken.item
+        self.slip = Slip()
+        self.tries = 0
+        self.breaks = 0
+
+
+class Dispatch(Generic[T]):
+    """The items of one map, between the feed and whoever runs them. It belongs to one thread."""
+
+    def __init__(self, batch: Batch, feed: Feed[T], rules: Rules) -> None:
+        self._batch = batch
+        self._feed = feed
+        self._rules = rules
+        self._in_hand: dict[Key, Ticket[T]] = {}
+        self._running = 0
+        self._waiting: list[tuple[float, int, Ticket[T]]] = []
+        self._numbers = count()
+        self._alone: deque[Ticket[T]] = deque()
+        self._is_last_lap = False
+        self._failed_in_a_row: list[Key] = []
+        self._changes: list[ItemChange] = []
+        self._taken: list[Key] = []
+        self._slips: list[Slip] = []
+
+    # What may begin.
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is in hand, and nothing waits to be tried again."""
+        return not (self._in_hand or self._waiting or self._alone)
+
+    @property
+    def is_empty_handed(self) -> bool:
+        """Whether nothing is in hand."""
+        return not self._in_hand
+
+    def has_room(self) -> bool:
+        """Whether one more item may begin."""
+        if self._alone or self._batch.session.live.suspects:
+            return not self._in_hand
+        workers = self._rules.workers
+        return self._running < workers and len(self._in_hand) < workers * _AHEAD
+
+    def due(self, now: float) -> Ticket[T] | None:
+        """An item that is to be tried again now; it has begun when this returns."""
+        if self._alone:
+            return self._begun(self._alone.popleft())
+        if self._waiting and self._waiting[0][0] <= now:
+            return self._begun(heapq.heappop(self._waiting)[2])
+        return None
+
+    def seconds_until_due(self, now: float) -> float | None:
+        """How long until the next item is to be tried again; `None` where none waits."""
+        return max(0.0, self._waiting[0][0] - now) if self._waiting else None
+
+    def begin(self, taken: Taken[T]) -> Ticket[T]:
+        """Begin an item of the source."""
+        return self._begun(Ticket(taken))
+
+    def begin_rest(self) -> Ticket[T] | None:
+        """Begin what was found on the way; then, when all else has ended, what failed before."""
+        taken = self._feed.found()
+        if taken is None and (self._is_last_lap or self.is_idle):
+            self._is_last_lap = True
+            taken = self._feed.failed_before()
+        return None if taken is None else self.begin(taken)
+
+    def _begun(self, ticket: Ticket[T]) -> Ticket[T]:
+        ticket.tries += 1
+        self._running += 1
+        self._in_hand[ticket.key] = ticket
+        self._taken.append(ticket.key)
+        return ticket
+
+    # What has ended.
+
+    def returned(self, ticket: Ticket[T]) -> None:
+        """The function came back; its result is to be worked on."""
+        self._running -= 1
+        ticket.breaks = 0
+        self._failed_in_a_row.clear()
+
+    def raised(self, ticket: Ticket[T], error: BaseException, now: float) -> None:
+        """The function raised.
+
+        Errors: `OutageError` where so many failed in a row that it is not them.
+        """
+        self._running -= 1
+        ticket.slip.clear()
+        if isinstance(error, Skip):
+            self._failed_in_a_row.clear()
+            self._let_go(ticket, ItemStatus.SKIPPED, error.reason or None)
+            return
+        _, _, is_recoverable = self._batch.session.judge(error)
+        after = error.after_seconds if isinstance(error, Retry) else None
+        if (is_recoverable or isinstance(error, Retry)) and ticket.tries < self._rules.attempts:
+            delay = self._rules.backoff.delay_seconds(ticket.tries) if after is None else after
+            heapq.heappush(self._waiting, (now + delay, next(self._numbers), ticket))
+            self._let_go(ticket, ItemStatus.PENDING, error)
+            return
+        self._let_go(ticket, ItemStatus.FAILED, error)
+        self._count_failure(ticket.key, error)
+
+    def _count_failure(self, key: Key, error: BaseException) -> None:
+        self._failed_in_a_row.append(key)
+        number = len(self._failed_in_a_row)
+        if not self._rules.give_up_after or number < self._rules.give_up_after:
+            return
+        self._changes += [ItemChange(each, ItemStatus.PENDING) for each in self._failed_in_a_row]
+        self.commit()
+        raise OutageError(
+            f"{number} items in a row failed, the last with {type(error).__name__}: {error};"
+            " they are pending again",
+            hint="run it again when what they need is there; give_up_after= sets how many are an"
+            " outage",
+        ) from error
+
+    def broke(self, tickets: list[Ticket[T]], error: BaseException) -> None:
+        """The pool broke with these in hand; whose fault it was is seen when each runs alone."""
+        self._running -= len(tickets)
+        limit = self._batch.session.recovery.max_recovery_attempts
+        for ticket in tickets:
+            ticket.slip.clear()
+            ticket.breaks += len(tickets) == 1
+            if ticket.breaks >= limit:
+                message = (
+                    f"poison: its worker process died {ticket.breaks} times in a row with this"
+                    f" alone in hand ({type(error).__name__}: {error})"
+                )
+                kind = BatchErrorType.UNKNOWN_ERROR
+                change = ItemChange(ticket.key, ItemStatus.FAILED, message, kind, False)
+                self._changes.append(change)
+                del self._in_hand[ticket.key]
+            else:
+                self._alone.append(ticket)
+                self._let_go(ticket, ItemStatus.PENDING, error)
+
+    def acknowledge(
+        self, ticket: Ticket[T], status: ItemStatus, error: str | BaseException | None
+    ) -> None:
+        """The loop's body came back: this is what became of the item; its rows go with it."""
+        if status is ItemStatus.COMPLETED:
+            self._slips.append(ticket.slip)
+        self._let_go(ticket, status, error)
+
+    def _let_go(
+        self, ticket: Ticket[T], status: ItemStatus, error: str | BaseException | None
+    ) -> None:
+        self._changes.append(self._batch.change(ticket.key, status, error))
+        del self._in_hand[ticket.key]
+
+    # Recording.
+
+    def commit(self) -> None:
+        """Record what ended and what was begun since the last time."""
+        changes, self._changes = self._changes, []
+        taken, self._taken = self._taken, []
+        slips, self._slips = self._slips, []
+        feed: Feed[Any] = self._feed
+        if isinstance(feed, PositionFeed):
+            if changes or taken:
+                self._batch.advance_positions(changes, taken, slips, feed)
+        elif changes or taken:
+            self._batch.end_items(changes, taken, slips)
+
+    def put_down(self) -> None:
+        """What is in hand is given up: late rows of it are refused."""
+        for ticket in self._in_hand.values():
+            ticket.slip.close()

@@ -1,0 +1,303 @@
+"""What is to be run next: from the source, from what was found on the way, from earlier failures.
+
+- What is done is not seen again; a key that comes twice runs once and is counted.
+- The order: the source as it comes, then work found on the way, the oldest first (what was in hand
+  when a run ended comes before what was never taken), then failed items that may be tried again.
+- Items known by their position need no keys kept: the done prefix is a number, and a digest of the
+  items before it tells whether the source still begins as it did.
+- Nothing is recorded here. Who takes an item from the feed says so to the batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from milepost.errors import EncodingError, InputChangedError
+from milepost.session.keys import check_key
+from milepost.storage.location import command
+from milepost.types import ItemStatus, Key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from milepost.model.state import ActiveBatch, ItemProgress
+    from milepost.session.batch import Batch
+
+T = TypeVar("T")
+
+DIGEST_BYTES: Final = 16
+_PREFIX_ITEMS: Final = 4_096
+_QUEUED_LEAST: Final = 256
+_QUEUED_SHARE: Final = 16
+
+
+class Taken(NamedTuple, Generic[T]):
+    """An item that is to be run.
+
+    Attributes:
+        key: What it is known by.
+        item: The item itself.
+    """
+
+    key: Key
+    item: T
+
+
+class Feed(Generic[T]):
+    """The items of a batch that are to be run, known by their keys.
+
+    Attributes:
+        duplicates: How many items came with a key that had come before.
+        waiting: How many failed items were left for `milepost retry`.
+    """
+
+    def __init__(self, batch: Batch, key_of: Callable[[T], Key] | None) -> None:
+        self._batch = batch
+        self._key_of = key_of
+        self._unmet: set[Key] = set()
+        self._again: deque[Taken[T]] = deque()
+        self._found: deque[Key] = deque()
+        self._given: set[Key] = set()
+        self._looked = False
+        self.duplicates = 0
+        self.waiting = 0
+        recorded = batch.recorded
+        if recorded is not None:
+            self._refuse_other_kind(recorded)
+            self._meet(recorded)
+
+    def _refuse_other_kind(self, recorded: ActiveBatch) -> None:
+        if recorded.is_positional:
+            raise InputChangedError(
+                f"the items of session {self._batch.session.name!r} are known by their position",
+                hint='go on with key="position", or give the work another name',
+            )
+
+    def _meet(self, recorded: ActiveBatch) -> None:
+        self._unmet = {*recorded.done, *recorded.finished, *recorded.open, *recorded.queued}
+
+    @property
+    def vanished(self) -> int:
+        """How many keys of earlier runs the source no longer has; known at the end of it."""
+        recorded = self._batch.recorded
+        return max(0, len(self._unmet) - (recorded.items_added if recorded is not None else 0))
+
+    def consider(self, item: T) -> Taken[T] | None:
+        """The next item of the source, if it is to be run now."""
+        key = self._key(item)
+        known = key in self._unmet
+        self._unmet.discard(key)
+        recorded = self._batch.recorded
+        if recorded is None:
+            return Taken(key, item)
+        if recorded.is_done(key):
+            self.duplicates += not known
+            return None
+        progress = recorded.open.get(key)
+        if progress is None:
+            return Taken(key, item)
+        if not known:
+            self.duplicates += 1
+            return None
+        if progress.status is ItemStatus.FAILED:
+            self._consider_failed(Taken(key, item), progress)
+            return None
+        return Taken(key, item)
+
+    def next_from(self, source: Iterator[T]) -> Taken[T] | None:
+        """The next item that the source has to be run; `None` at its end."""
+        for item in source:
+            if (taken := self.consider(item)) is not None:
+                return taken
+        return None
+
+    def rest(self) -> Taken[T] | None:
+        """What is to be run when the source has no more; `None` if there is nothing just now."""
+        return self.found() or self.failed_before()
+
+    def failed_before(self) -> Taken[T] | None:
+        """A failed item that may be tried again; `None` if there is none."""
+        return self._again.popleft() if self._again else None
+
+    def _consider_failed(self, taken: Taken[T], progress: ItemProgress) -> None:
+        session = self._batch.session
+        tried_now = progress.failed_in == session.epoch
+        limit = session.recovery.max_recovery_attempts
+        if progress.is_recoverable and (progress.failed_runs < limit or tried_now):
+            self._again.append(taken)
+        else:
+            self.waiting += 1
+
+    def _key(self, item: T) -> Key:
+        if self._key_of is None:
+            return check_key(item, "an item")
+        return check_key(self._key_of(item), f"the key of {item!r:.80}")
+
+    # Work found on the way.
+
+    def found(self) -> Taken[T] | None:
+        """The oldest item that was found on the way; `None` if there is none just now."""
+        recorded = self._batch.recorded
+        if recorded is None:
+            return None
+        while self._found or self._refill(recorded):
+            key = self._found.popleft()
+            if key in recorded.queued:
+                self._given.add(key)
+                self._unmet.discard(key)
+                return Taken(key, _value(key, recorded.queued[key]))
+            item = recorded.open.get(key)
+            if item is not None and item.status is ItemStatus.PENDING:
+                return Taken(key, _value(key, item.payload))
+        return None
+
+    def _refill(self, recorded: ActiveBatch) -> bool:
+        if not self._looked:
+            self._looked = True
+            for key, item in recorded.open.items():
+                if item.is_added and item.status is ItemStatus.FAILED:
+                    self._consider_failed(Taken(key, _value(key, item.payload)), item)
+                elif item.is_added and item.status is ItemStatus.PENDING:
+                    self._found.append(key)
+        if not self._found:
+            # A share at a time: a dict whose front was emptied is walked over again and again.
+            count = max(_QUEUED_LEAST, len(recorded.queued) // _QUEUED_SHARE)
+            self._given &= recorded.queued.keys()
+            fresh = (key for key in recorded.queued if key not in self._given)
+            self._found.extend(islice(fresh, count))
+        return bool(self._found)
+
+
+class PositionFeed(Feed[T]):
+    """The items of a batch that are to be run, known by their position in the source."""
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__(batch, None)
+        self._position = 0
+        self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
+        self._marks = deque([(0, self._hash.hexdigest())])
+        self._before: deque[Taken[T]] = deque()
+        self._is_checked = False
+
+    def _refuse_other_kind(self, recorded: ActiveBatch) -> None:
+        if not recorded.is_positional and (recorded.items_known or recorded.items_added):
+            raise InputChangedError(
+                f"the items of session {self._batch.session.name!r} are known by their keys",
+                hint="go on with the key= it was made with, or give the work another name",
+            )
+
+    def _meet(self, recorded: ActiveBatch) -> None:
+        """No key is kept, so none can be missed."""
+
+    @property
+    def vanished(self) -> int:
+        """Nothing: a source that lost an item does not begin as it did."""
+        return 0
+
+    def consider(self, item: T) -> Taken[T] | None:
+        """The next item of the source, if it is to be run now."""
+        position = self._position
+        self._position += 1
+        data = _bytes_of(item)
+        self._hash.update(len(data).to_bytes(8, "little"))
+        self._hash.update(data)
+        recorded = self._batch.recorded
+        if recorded is None:
+            return Taken(position, item)
+        progress = recorded.open.get(position)
+        if progress is None:
+            return None if recorded.is_done(position) else Taken(position, item)
+        if progress.status is ItemStatus.FAILED:
+            self._consider_failed(Taken(position, item), progress)
+            return None
+        return Taken(position, item)
+
+    def next_from(self, source: Iterator[T]) -> Taken[T] | None:
+        """The next item that the source has to be run; `None` at its end.
+
+        Errors: `InputChangedError` where the source does not begin as it did.
+        """
+        if not self._is_checked:
+            self._is_checked = True
+            self._pass_over_prefix(source)
+        if self._before:
+            return self._before.popleft()
+        return super().next_from(source)
+
+    def mark(self) -> None:
+        """Remember how many items the source has given so far, and their digest."""
+        if self._marks and self._marks[-1][0] == self._position:
+            return
+        self._marks.append((self._position, self._hash.hexdigest()))
+
+    def latest_mark(self, position: int) -> tuple[int, str] | None:
+        """The furthest mark that is not beyond the position; it and all before are forgotten."""
+        found = None
+        while self._marks and self._marks[0][0] <= position:
+            found = self._marks.popleft()
+        return found
+
+    def _pass_over_prefix(self, source: Iterator[T]) -> None:
+        """Compare the beginning of the source with what it was."""
+        recorded = self._batch.recorded
+        if recorded is None or not recorded.digested:
+            return
+        count = recorded.digested
+        unfinished = {key for key in recorded.open if isinstance(key, int) and key < count}
+        while self._position < count:
+            items = list(islice(source, min(_PREFIX_ITEMS, count - self._position)))
+            if not items:
+                raise self._changed(
+                    f"has {self._position:,} items, and {count:,} were taken from it"
+                )
+            if unfinished:
+                for item in items:
+                    taken = self.consider(item)
+                    if taken is not None:
+                        self._before.append(taken)
+                continue
+            parts: list[bytes] = []
+            for item in items:
+                data = _bytes_of(item)
+                parts.append(len(data).to_bytes(8, "little"))
+                parts.append(data)
+            self._hash.update(b"".join(parts))
+            self._position += len(items)
+        if self._hash.hexdigest() != recorded.digest:
+            raise self._changed(f"does not begin with the {count:,} items that it began with")
+        self.mark()
+
+    def _changed(self, what: str) -> InputChangedError:
+        session = self._batch.session
+        again = command(session.store_path, "restart", session.name)
+        return InputChangedError(
+            f"the source of session {session.name!r} {what}, so positions mean other items now",
+            hint=f"hand in the same source, or begin anew: {again}; with key= a function, items are"
+            " known by themselves and may come in any order",
+        )
+
+
+def _value(key: Key, payload: Any) -> Any:
+    """An item that was found on the way: its payload, or the key where that is all of it."""
+    return key if payload is None else payload
+
+
+def _bytes_of(item: object) -> bytes:
+    """What an item is, for a digest."""
+    if type(item) is str:
+        return item.encode("utf-8", "surrogatepass")
+    if type(item) is bytes:
+        return item
+    try:
+        return msgspec.msgpack.encode(item)
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError) as error:
+        raise EncodingError(
+            f'with key="position" an item must be data that can be compared with what it was:'
+            f" {item!r:.80} is not ({error})",
+            hint="use text, bytes or plain data as items, or key= a function",
+        ) from error

@@ -1,0 +1,291 @@
+"""Concurrent maps over items: what each gives is worked on in the loop's body, as they finish.
+
+- A function runs in threads, or in an executor; a coroutine function runs as tasks of the event
+  loop (`async_mapping`). The rules (`Dispatch`) are the same.
+- The item whose result was given out is acknowledged when the loop asks for the next one. So links
+  that its body added, and rows that it wrote, are there wherever it counts as done.
+- Leaving the loop, however that happens, leaves no thread and no task behind: what runs is waited
+  for, as far as it can be; what it returns then is dropped, and its item runs again.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections import deque
+from collections.abc import Sized
+from concurrent.futures import BrokenExecutor
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+
+from milepost.errors import ClosedError, FormatError, MilepostError, StorageError, SupersededError
+from milepost.session.arguments import check_count
+from milepost.session.consumer import Consumer
+from milepost.session.dispatch import Dispatch, Rules, Ticket
+from milepost.session.outputs import Slip, in_function
+from milepost.session.workload import Host, StopRequested, Workload, verdict_of
+from milepost.types import ItemStatus, Key
+from milepost.work.pool import WORKERS_MAX, Ended, Pool
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable, Iterable
+
+    from milepost.session.async_mapping import AsyncMapped
+    from milepost.session.feed import Feed
+    from milepost.work.pool import ExecutorOrFactory
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_POLL_SECONDS: Final = 0.1
+"""How soon a request to stop is seen."""
+OUR_FAULT: Final = (StorageError, SupersededError, ClosedError, FormatError)
+"""Errors of the session that a function met: no item is to blame."""
+_DONE: Final = (ItemStatus.COMPLETED, None)
+
+
+def check_rules(rules: Rules) -> Rules:
+    """Refuse numbers that cannot be."""
+    if check_count("workers", rules.workers) > WORKERS_MAX:
+        check_count(f"workers of at most {WORKERS_MAX:,}", -1)
+    check_count("attempts", rules.attempts)
+    check_count("give_up_after", rules.give_up_after, least=0)
+    return rules
+
+
+class Mapping(Workload[T], Generic[T, R]):
+    """What both kinds of maps do."""
+
+    def __init__(
+        self,
+        host: Host,
+        source: Iterable[T] | AsyncIterable[T] | None,
+        rules: Rules,
+        *,
+        key: Callable[[T], Key] | str | None,
+        total: int | None,
+    ) -> None:
+        super().__init__(host, source, key=key, total=total)
+        self._rules = check_rules(rules)
+        self._dispatch: Dispatch[T] | None = None
+        self._ready: deque[tuple[Ticket[T], R]] = deque()
+        self._shown: Ticket[T] | None = None
+        self._has_more = True
+
+    def _dispatcher(self, feed: Feed[T]) -> Dispatch[T]:
+        if self._dispatch is None:
+            self._dispatch = Dispatch(self._owned(), feed, self._rules)
+        return self._dispatch
+
+    def _acknowledge_shown(self, dispatch: Dispatch[T]) -> None:
+        """The body came back: what it had is done, or what it said of it."""
+        shown, self._shown = self._shown, None
+        self.key, self.keys = None, ()
+        if shown is not None:
+            dispatch.acknowledge(shown, *self._verdicts.pop(shown.key, _DONE))
+        self._verdicts.clear()
+
+    def _show(self) -> tuple[T, R]:
+        self._shown, result = self._ready.popleft()
+        self.key, self.keys = self._shown.key, (self._shown.key,)
+        return self._shown.item, result
+
+    def _is_stopping(self) -> bool:
+        return self.session.stop_requested
+
+    def _begin(self) -> None:
+        self._host.begin(self._owned(), self._total)
+
+    def _seconds_to_wait(self, dispatch: Dispatch[T]) -> float:
+        until_due = dispatch.seconds_until_due(time.monotonic())
+        return _POLL_SECONDS if until_due is None else min(_POLL_SECONDS, until_due)
+
+    def _slip_in_hand(self) -> Slip | None:
+        slip = in_function.get()
+        if slip is None and self._shown is not None:
+            slip = self._shown.slip
+        return slip
+
+    def _note_error(self, error: BaseException | None) -> None:
+        shown, dispatch = self._shown, self._dispatch
+        if (
+            shown is None
+            or dispatch is None
+            or not isinstance(error, Exception)
+            or isinstance(error, MilepostError)
+        ):
+            return
+        self._verdicts[shown.key] = verdict_of(error)
+        self._acknowledge_shown(dispatch)
+        dispatch.commit()
+
+    def _put_down(self) -> None:
+        self.key, self.keys = None, ()
+        self._shown = None
+        self._ready.clear()
+        if self._dispatch is not None:
+            self._dispatch.put_down()
+
+
+class Mapped(Mapping[T, R]):
+    """The results of a function over items, as they finish: pairs of item and result."""
+
+    def __init__(
+        self,
+        function: Callable[[T], R],
+        host: Host,
+        source: Iterable[T] | None,
+        rules: Rules,
+        *,
+        executor: ExecutorOrFactory | None = None,
+        key: Callable[[T], Key] | str | None = None,
+        total: int | None = None,
+    ) -> None:
+        super().__init__(host, source, rules, key=key, total=total)
+        self._function = function
+        self._pool = Pool(executor, rules.workers)
+        self._consumer = Consumer()
+
+    def __iter__(self) -> Mapped[T, R]:
+        return self
+
+    def __length_hint__(self) -> int:
+        self._consumer.note_length_hint()
+        if self._total is not None:
+            return self._total
+        return len(self._given) if isinstance(self._given, Sized) else 0
+
+    def __next__(self) -> tuple[T, R]:
+        try:
+            self._consumer.check()
+            if self._ended:
+                raise StopIteration
+            return self._advance()
+        except (StopIteration, StopRequested):
+            raise
+        except BaseException as error:
+            if self._host.owns_session:
+                self._close(error, on_purpose=False)
+            else:
+                self._let_go(wait=isinstance(error, Exception))
+            raise
+
+    def _advance(self) -> tuple[T, R]:
+        dispatch = self._dispatcher(self._prepared())
+        self._acknowledge_shown(dispatch)
+        while not self._ready:
+            self._fill(dispatch)
+            if self._is_stopping() and dispatch.is_empty_handed:
+                self._let_go(wait=True)
+                self._host.stop()
+            if dispatch.is_idle and not self._has_more:
+                self._let_go(wait=True)
+                self._end()
+                raise StopIteration
+            ended = self._pool.next_ended(self._seconds_to_wait(dispatch))
+            if ended is not None:
+                self._note_end(dispatch, ended)
+        # What the body now works on is no news; what was acknowledged must not wait for it.
+        self._fill(dispatch)
+        return self._show()
+
+    def _fill(self, dispatch: Dispatch[T]) -> None:
+        """Begin as many items as there is room for, and record it with what ended."""
+        begun: list[Ticket[T]] = []
+        try:
+            while not self._is_stopping() and dispatch.has_room():
+                ticket = dispatch.due(time.monotonic()) or self._begin_next(dispatch)
+                if ticket is None:
+                    break
+                begun.append(ticket)
+        finally:
+            # What the source has to say changes nothing of what was acknowledged.
+            if begun:
+                self._begin()
+            dispatch.commit()
+        for ticket in begun:
+            self._submit(ticket)
+
+    def _begin_next(self, dispatch: Dispatch[T]) -> Ticket[T] | None:
+        if self._has_more:
+            if not self._answers_at_once:
+                dispatch.commit()  # while it takes its time, a kill repeats nothing
+            taken = self._next_of_source(cast("Feed[T]", self._feed))
+            if taken is not None:
+                return dispatch.begin(taken)
+            self._has_more = False
+        return dispatch.begin_rest()
+
+    def _submit(self, ticket: Ticket[T]) -> None:
+        if self._pool.runs_here:  # only then can a function write rows of its own
+            self._pool.submit(ticket, _run_with_slip, ticket.slip, self._function, ticket.item)
+        else:
+            self._pool.submit(ticket, self._function, ticket.item)
+
+    def _note_end(self, dispatch: Dispatch[T], ended: Ended) -> None:
+        ticket = cast("Ticket[T]", ended.token)
+        if ended.error is None:
+            dispatch.returned(ticket)
+            self._ready.append((ticket, ended.value))
+        elif isinstance(ended.error, BrokenExecutor):
+            before, lost = self._pool.rebuild()
+            broken = [ticket, *lost]
+            for each in before:
+                if isinstance(each.error, BrokenExecutor):
+                    broken.append(each.token)
+                else:
+                    self._note_end(dispatch, each)
+            dispatch.broke(broken, ended.error)
+        elif isinstance(ended.error, OUR_FAULT) or not isinstance(ended.error, Exception):
+            raise ended.error
+        else:
+            dispatch.raised(ticket, ended.error, time.monotonic())
+
+    def _let_go(self, *, wait: bool) -> None:
+        self._pool.close(wait=wait)
+
+    def _close(self, error: BaseException | None, *, on_purpose: bool) -> None:
+        # After a second Ctrl-C nobody waits for a call that hangs.
+        self._let_go(wait=error is None or isinstance(error, Exception))
+        super()._close(error, on_purpose=on_purpose)
+
+
+def _run_with_slip(slip: Slip, function: Callable[[T], R], item: T) -> R:
+    """Run the function of an item, so that rows written in it are the item's."""
+    token = in_function.set(slip)
+    try:
+        return function(item)
+    finally:
+        in_function.reset(token)
+
+
+def mapped(
+    function: Callable[[Any], Any],
+    host: Host,
+    source: Any,
+    rules: Rules,
+    *,
+    executor: ExecutorOrFactory | None,
+    key: Callable[[Any], Key] | str | None,
+    total: int | None,
+) -> Mapped[Any, Any] | AsyncMapped[Any, Any]:
+    """The map that fits the function: tasks for a coroutine function, else threads or `executor`.
+
+    Errors: `TypeError` for what cannot be called, and for an executor of coroutine functions.
+    """
+    if not callable(function):  # pyright: ignore[reportUnnecessaryComparison]  # callers are not all typed
+        raise TypeError(f"map takes a function of one item first, not {function!r:.80}")
+    if not is_async(function):
+        return Mapped(function, host, source, rules, executor=executor, key=key, total=total)
+    if executor is not None:
+        raise TypeError(
+            "a coroutine function runs as tasks of the event loop, and no executor= can run it"
+        )
+    from milepost.session.async_mapping import AsyncMapped  # noqa: PLC0415  # it loads asyncio
+
+    return AsyncMapped(function, host, source, rules, key=key, total=total)
+
+
+def is_async(function: Callable[..., Any]) -> bool:
+    """Whether calling it makes a coroutine."""
+    call: Any = getattr(function, "__call__", None)  # noqa: B004  # an object whose call is one
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)

@@ -1,0 +1,31 @@
+"""What the body of an item may say of it: leave it out, or try it again later."""
+
+from __future__ import annotations
+
+from milepost.errors import ConfigurationError
+
+
+class Skip(Exception):  # noqa: N818  # it is no error, and the name is the public one
+    """Raise it in a body: the item is left out on purpose, and never run again.
+
+    Attributes:
+        reason: Why, for people.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Retry(Exception):  # noqa: N818  # it is no error, and the name is the public one
+    """Raise it in a body: the item is tried again after a while, as far as its tries go.
+
+    Attributes:
+        after_seconds: How long to wait before that; `None` for the usual, growing wait.
+    """
+
+    def __init__(self, reason: str = "", *, after: float | None = None) -> None:
+        super().__init__(reason)
+        if after is not None and not after >= 0:
+            raise ConfigurationError(f"after is {after!r}; it must be 0 seconds or more")
+        self.after_seconds = after

@@ -1,0 +1,228 @@
+"""Exact output: the rows of an item reach the file with the item's acknowledgement.
+
+- Rows wait in memory with the item whose body wrote them. When it is acknowledged they are
+  appended, and then one record says both: this item is done, and the file ends here. An item that
+  fails, or is left, leaves no row.
+- When work is taken up again, the file is cut back to the end that the record tells.
+- Whose rows they are: those of the item in whose function they are written (a context variable,
+  so it holds in threads and tasks alike), else of the item that the loop has in hand.
+- A name that ends in `.gz` or `.zst` is compressed: the rows of one acknowledgement are a
+  member or frame of their own, so the file is whole after each.
+
+Source: FORMAT.md, "Outputs".
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import zlib
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Final
+
+from milepost.errors import ClosedError, ConfigurationError, DamagedError, EncodingError
+from milepost.model.state import OutputRows
+from milepost.storage import frame
+from milepost.storage.output import OutputFile, has_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from milepost.model.state import SessionState
+    from milepost.storage.syscalls import Syscalls
+
+in_function: Final[ContextVar[Slip | None]] = ContextVar("milepost_slip", default=None)
+"""The rows of the item whose function runs here; `None` outside of such a function."""
+
+
+class Slip:
+    """The rows that an item in hand has written so far."""
+
+    __slots__ = ("is_open", "rows")
+
+    def __init__(self) -> None:
+        self.rows: dict[OutputFile, list[bytes]] = {}
+        self.is_open = True
+
+    def clear(self) -> None:
+        """Forget the rows: the item is tried again, or leaves none."""
+        self.rows.clear()
+
+    def close(self) -> None:
+        """Take no more rows: the item was given up."""
+        self.is_open = False
+        self.rows.clear()
+
+
+class Output:
+    """A file to append rows to; made by `open` of the items. May be used from any thread.
+
+    Attributes:
+        path: Where the file is, absolute.
+    """
+
+    def __init__(self, outputs: Outputs, file: OutputFile, slip: Callable[[], Slip | None]) -> None:
+        """`slip` gives the rows of the item that the loop has in hand."""
+        self._outputs = outputs
+        self._file = file
+        self._slip = slip
+        self.path = file.path
+
+    def __repr__(self) -> str:
+        return f"<Output {self.path}>"
+
+    def write(self, data: str | bytes) -> int:
+        """Add text (as UTF-8) or bytes to the rows of the item in hand; returns its length.
+
+        Nothing is added to it: a line's end is yours to write. Errors: `ClosedError` where no item
+        is in hand.
+        """
+        if isinstance(data, str):
+            try:
+                row = data.encode()
+            except UnicodeEncodeError as error:
+                raise EncodingError(f"a row cannot be stored as UTF-8: {error}") from error
+        elif isinstance(data, (bytes, bytearray, memoryview)):  # pyright: ignore[reportUnnecessaryIsInstance]  # callers are not all typed
+            row = bytes(data)
+        else:
+            raise EncodingError(f"a row is text or bytes, not {type(data).__name__}: {data!r:.80}")
+        slip = in_function.get() or self._slip()
+        if slip is None or not slip.is_open:
+            raise ClosedError(
+                f"no item is in hand, so nobody would acknowledge what is written to {self.path}",
+                hint="write rows in the body of the loop, or in the function that map runs",
+            )
+        slip.rows.setdefault(self._file, []).append(row)
+        return len(data)
+
+    def writelines(self, rows: Iterable[str | bytes]) -> None:
+        """Add many, one after another."""
+        for each in rows:
+            self.write(each)
+
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            f"the output {self.path} is written by the process that holds the session alone; return"
+            " the rows from the function, and write them in the body of the loop"
+        )
+
+    def flush(self) -> None:
+        """Nothing: rows reach the file when their item is acknowledged."""
+
+
+class Outputs:
+    """All outputs of one living session. Methods want the writer's lock held."""
+
+    def __init__(self, store_path: str, system: Syscalls, *, level: Callable[[], int]) -> None:
+        self._store = store_path
+        self._system = system
+        self._level = level
+        self._files: dict[str, OutputFile] = {}
+
+    def locate(self, path: str | os.PathLike[str]) -> tuple[str, str]:
+        """The absolute path that is meant, and the name by which the store knows it."""
+        full: str = os.path.abspath(os.fspath(path))
+        if os.path.isdir(full):
+            raise ConfigurationError(f"the output {full} is a folder")
+        try:
+            relative = os.path.relpath(full, self._store)
+        except ValueError as error:  # another drive
+            raise ConfigurationError(
+                f"the output {full} is on another drive than the store {self._store}",
+                hint="a store holds no absolute path; put both on one drive",
+            ) from error
+        return full, relative.replace(os.sep, "/")
+
+    def known(self, name: str) -> OutputFile | None:
+        """The output of this name, if it is open."""
+        return self._files.get(name)
+
+    def open(self, full: str, name: str, state: SessionState) -> OutputFile:
+        """Open a file and go on behind its last acknowledged row.
+
+        Errors: `ConfigurationError` for a file with bytes that are nobody's; `DamagedError` where
+            it is not what it was.
+        """
+        rows = state.outputs.get(name)
+        if rows is not None and rows.length_bytes and not os.path.exists(full):
+            raise DamagedError(
+                f"the output {full} is gone, and {rows.length_bytes:,} bytes of it were"
+                " acknowledged",
+                path=full,
+                hint="put it back, from where the store was copied perhaps; or begin the work anew",
+            )
+        file = OutputFile(full, self._system)
+        try:
+            if rows is not None:
+                file.cut_back(rows.start_bytes, rows.length_bytes, rows.checksum)
+            elif file.length_bytes:
+                raise ConfigurationError(
+                    f"the output {full} has {file.length_bytes:,} bytes that this session did not"
+                    " write",
+                    hint="move the file away, or use another name",
+                )
+        except BaseException:
+            file.close()
+            raise
+        self._files[name] = file
+        return file
+
+    def append(self, slips: Iterable[Slip]) -> list[OutputRows]:
+        """Write the rows of items that are about to be acknowledged; what the record is to say.
+
+        On an error nothing counts: `take_back` brings the files to their former length.
+        """
+        marks: list[OutputRows] = []
+        waiting: dict[OutputFile, list[bytes]] = {}
+        for slip in slips:
+            for file, rows in slip.rows.items():
+                waiting.setdefault(file, []).extend(rows)
+        if not waiting:
+            return marks
+        names = {file: name for name, file in self._files.items()}
+        for file, rows in waiting.items():
+            if file not in names:
+                raise ClosedError(f"the output {file.path} belongs to a session that is closed")
+            data = self._compressed(file.path, b"".join(rows))
+            if not data:
+                continue
+            start = file.length_bytes
+            file.append(data)
+            marks.append(OutputRows(names[file], start, start + len(data), zlib.crc32(data)))
+        return marks
+
+    def take_back(self, state: SessionState) -> None:
+        """After an acknowledgement that failed: the files end where the state says."""
+        for name, file in self._files.items():
+            rows = state.outputs.get(name)
+            if rows is not None and file.length_bytes != rows.length_bytes:
+                file.take_back(rows.length_bytes)
+
+    def sync(self) -> None:
+        """Return when all rows are on the disk. May be called without the lock."""
+        for file in list(self._files.values()):
+            file.sync()
+
+    def close(self) -> None:
+        """Close all; a second time does nothing."""
+        files, self._files = self._files, {}
+        for file in files.values():
+            file.close()
+
+    def close_after_fork(self) -> None:
+        """Close the child's descriptors."""
+        for file in self._files.values():
+            file.close_after_fork()
+
+    def _compressed(self, path: str, data: bytes) -> bytes:
+        if not data or not path.endswith((".gz", ".zst")):
+            return data
+        if path.endswith(".gz"):
+            return gzip.compress(data, mtime=0)
+        return frame.compress(data, level=self._level())
+
+
+def is_there(store_path: str, rows: OutputRows) -> bool:
+    """Whether an output has the rows that a record tells of."""
+    path = os.path.normpath(os.path.join(store_path, *rows.path.split("/")))
+    return has_rows(path, rows.start_bytes, rows.length_bytes, rows.checksum)

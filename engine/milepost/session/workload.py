@@ -1,0 +1,432 @@
+"""What loops over items and concurrent maps share: whose items, from where, and how it ends.
+
+- The host is whose items they are: a batch of a job, or a loop with a session of its own. It is
+  asked for the batch when the first item is wanted, and told how the work was left.
+- Asking a source for its next item and recording what became of one are two things: the first
+  happens where the loop runs, the second may have to wait for a disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterable, Iterable, Iterator, Sized
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar, cast
+
+from milepost.errors import ClosedError, ConfigurationError, MilepostError
+from milepost.session.arguments import check_count, check_function, check_source
+from milepost.session.aside import aside, running_loop
+from milepost.session.consumer import left_on_purpose
+from milepost.session.feed import Feed, PositionFeed, Taken
+from milepost.session.outcomes import Skip
+from milepost.types import ItemStatus, Key
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import AsyncIterator, Callable
+    from types import TracebackType
+
+    from milepost.session.batch import Batch
+    from milepost.session.outputs import Output, Slip
+    from milepost.session.session import Session
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+POSITION: Final = "position"
+_SKIPPED: Final = ItemStatus.SKIPPED
+_FAILED: Final = ItemStatus.FAILED
+
+Verdict: TypeAlias = tuple[ItemStatus, str | BaseException | None]
+"""What a body said of an item, and why."""
+
+_AT_ONCE: Final = (list, tuple, range, dict, set, frozenset, str, bytes)
+"""Sources whose next item is there without waiting."""
+
+
+def verdict_of(error: Exception) -> Verdict:
+    """What an exception of the body says of the item in hand."""
+    return (_SKIPPED, error.reason or None) if isinstance(error, Skip) else (_FAILED, error)
+
+
+class StopRequested(BaseException):  # no error: nobody's `except Exception` may eat it
+    """The work was asked to stop, and the item in hand is acknowledged.
+
+    It passes through the body up to the runner that asked.
+    """
+
+
+class Host:
+    """Whose items they are; this one is a batch in the hands of a job or of a program.
+
+    Attributes:
+        owns_session: Whether the session ends with the loop.
+    """
+
+    owns_session = False
+
+    def __init__(self, batch: Batch | None = None) -> None:
+        self._batch = batch
+
+    def open(self) -> Batch:
+        """The batch whose items these are, begun or not. It may wait for the disk."""
+        if self._batch is None:
+            raise ClosedError("these items belong to no batch")
+        return self._batch
+
+    def attach(self) -> None:
+        """Called once after `open`, in the thread of the loop."""
+
+    def detach(self) -> None:
+        """Called once in the end, in the thread of the loop."""
+
+    def begin(self, batch: Batch, total: int | None) -> None:
+        """Called before items are taken; `total` is how many the source has, if that is known."""
+
+    def finish(self, batch: Batch, work: Workload[Any]) -> None:
+        """Called when all items were given out and acknowledged."""
+
+    def leave(self, error: BaseException | None, *, on_purpose: bool) -> None:
+        """Called when the loop was left before its end."""
+
+    def stop(self) -> NoReturn:
+        """Called where the loop ends because somebody asked for it."""
+        raise StopRequested
+
+
+class Workload(Generic[T]):
+    """The items of a batch, on their way to be worked on.
+
+    Attributes:
+        is_guarded: Whether a `with` block is around the loop.
+        key: Key of the item in hand, with `chunk=` of the first one; `None` between items.
+        keys: Keys of all that is in hand.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        source: Iterable[T] | AsyncIterable[T] | None,
+        *,
+        key: Callable[[T], Key] | str | None = None,
+        total: int | None = None,
+    ) -> None:
+        if isinstance(source, Workload):
+            raise TypeError("these items are watched over already; hand in their source")
+        if source is not None and not isinstance(source, AsyncIterable):
+            check_source(source, "the source of the items")
+        if isinstance(key, str):
+            if key != POSITION:
+                raise ConfigurationError(
+                    f'key is {key!r}; it must be a function of an item, or "{POSITION}"'
+                )
+            if source is None or isinstance(source, AsyncIterable):
+                raise ConfigurationError(f'key="{POSITION}" wants a source that a for loop takes')
+        else:
+            check_function("key", key)
+        if total is not None:
+            check_count("total", total, least=0)
+        self._host = host
+        self._given = source
+        self._key_of = key
+        self._total = total
+        self._answers_at_once = source is None or isinstance(source, _AT_ONCE)
+        self._batch: Batch | None = None
+        self._feed: Feed[T] | None = None
+        self._source: Iterator[T] | None = None
+        self._async_source: AsyncIterator[T] | None = None
+        self._verdicts: dict[Key, Verdict] = {}
+        self.key: Key | None = None
+        self.keys: tuple[Key, ...] = ()
+        self._is_async = False
+        self._ended = False
+        self.is_guarded = False
+
+    # Opening.
+
+    def _prepared(self) -> Feed[T]:
+        """The feed, with everything known that decides which items come."""
+        if self._feed is not None:
+            return self._feed
+        if isinstance(self._given, AsyncIterable):
+            raise TypeError("the source is an async one; write: async for item in ...")
+        self._batch = self._host.open()
+        self._host.attach()
+        return self._make_feed()
+
+    async def _prepared_async(self) -> Feed[T]:
+        if self._feed is not None:
+            return self._feed
+        self._is_async = True
+        # Opening a session waits for the disk, and for other writers.
+        self._batch = await aside(self._host.open)
+        self._host.attach()
+        return self._make_feed()
+
+    def _make_feed(self) -> Feed[T]:
+        batch = self._owned()
+        key = self._key_of
+        feed: Feed[T] = PositionFeed(batch) if isinstance(key, str) else Feed(batch, key)
+        if self._total is None and isinstance(self._given, Sized):
+            self._total = len(self._given)
+        self._tell_total(batch)
+        if isinstance(self._given, AsyncIterable):
+            self._async_source = aiter(self._given)
+        else:
+            self._source = iter(() if self._given is None else self._given)
+        self._feed = feed
+        return feed
+
+    def _owned(self) -> Batch:
+        return cast("Batch", self._batch)
+
+    def _tell_total(self, batch: Batch) -> None:
+        """Record how many items there are, where that is news in a batch that runs."""
+        active = batch.session.live.active_batches.get(batch.number)
+        if active is None or self._total is None or active.items_total == self._total:
+            return
+        # A loop begins its run with the first item, and tells the total then.
+        if batch.session.executing:
+            batch.update_progress(items_total=self._total)
+
+    async def _off_loop(self, work: Callable[..., R], *args: Any) -> R:
+        """Do what may have to wait for the disk; off the event loop if it has to."""
+        if self._batch is not None and self._batch.session.answers_at_once():
+            return work(*args)
+        return await aside(work, *args)
+
+    # Asking for items.
+
+    def _next_of_source(self, feed: Feed[T]) -> Taken[T] | None:
+        return feed.next_from(cast("Iterator[T]", self._source))
+
+    async def _next_of_source_async(self, feed: Feed[T]) -> Taken[T] | None:
+        if self._async_source is None:
+            return self._next_of_source(feed)
+        async for item in self._async_source:
+            if (taken := feed.consider(item)) is not None:
+                return taken
+        return None
+
+    # What a body may ask for and say.
+
+    @property
+    def session(self) -> Session:
+        """The session that watches over the items."""
+        if self._feed is None:
+            self._prepared()
+        return self._owned().session
+
+    @property
+    def duplicates(self) -> int:
+        """How many items came with a key that had come before."""
+        return self._feed.duplicates if self._feed is not None else 0
+
+    @property
+    def waiting(self) -> int:
+        """How many failed items were left for `milepost retry`."""
+        return self._feed.waiting if self._feed is not None else 0
+
+    @property
+    def vanished(self) -> int:
+        """How many keys of earlier runs the source no longer has; known at the end of the loop."""
+        return self._feed.vanished if self._feed is not None else 0
+
+    @property
+    def expected(self) -> int | None:
+        """How many items the source has, if that is known."""
+        return self._total
+
+    def add(self, item: Any, *, key: Key | None = None) -> bool:
+        """Add an item that was found on the way; returns whether it is new. See `Batch.add`."""
+        self._prepared()
+        self._host.begin(self._owned(), self._total)
+        return self._owned().add(item, key=self._added_key(item, key))
+
+    def add_many(self, items: Iterable[Any]) -> int:
+        """Add items that were found on the way; returns how many are new. See `Batch.add_many`."""
+        self._prepared()
+        self._host.begin(self._owned(), self._total)
+        if self._key_of is None:
+            return self._owned().add_many(items)
+        return self._owned().add_many(items, key=lambda item: self._added_key(item, None))
+
+    def _added_key(self, item: Any, key: Key | None) -> Any:
+        if isinstance(self._key_of, str):
+            raise ConfigurationError(
+                "items that are known by their position cannot be added to",
+                hint="hand in key= a function, or add them to the source",
+            )
+        return self._key_of(item) if key is None and self._key_of is not None else key
+
+    def open(self, path: str | os.PathLike[str]) -> Output:
+        """An output for rows: text or bytes, `.gz` and `.zst` compressed.
+
+        Rows reach the file with the acknowledgement of the item whose body wrote them, and when
+        work is taken up again the file is cut back to them. Errors: `DamagedError` where the file
+        is not what it was; `ConfigurationError` where it holds what this session did not write.
+        """
+        self._prepared()
+        batch = self._owned()
+        self._host.begin(batch, self._total)
+        return batch.session.open_output(path, self._slip_in_hand)
+
+    def skip(self, reason: str = "", *, key: Key | None = None) -> None:
+        """Leave out the item in hand, on purpose and for good; it is recorded with the next.
+
+        Errors: `ClosedError` where no item is in hand, or not the one of this `key`.
+        """
+        self._say(key, (_SKIPPED, reason or None))
+
+    def fail(self, error: str | BaseException, *, key: Key | None = None) -> None:
+        """Give up the item in hand for this run; it is recorded with the next, and leaves no row.
+
+        Errors: `ClosedError` where no item is in hand, or not the one of this `key`.
+        """
+        self._say(key, (_FAILED, error))
+
+    def _say(self, key: Key | None, verdict: Verdict) -> None:
+        if not self.keys or (key is not None and key not in self.keys):
+            raise ClosedError(
+                "no item is in hand" if key is None else f"item {key!r} is not in hand",
+                hint="say it in the body of the loop, of the item that the loop gave out last",
+            )
+        for each in self.keys if key is None else (key,):
+            self._verdicts[each] = verdict
+
+    def catching(self, *kinds: type[Exception]) -> Catching:
+        """A block whose exceptions of these kinds (default: all) fail the item and end there.
+
+        `Skip` leaves the item out. What milepost itself raises is never caught.
+        """
+        return Catching(self, kinds or (Exception,))
+
+    def _slip_in_hand(self) -> Slip | None:
+        """Where rows go that are written in the loop's body."""
+        raise NotImplementedError
+
+    # Leaving.
+
+    def __enter__(self) -> Self:
+        self.is_guarded = True
+        self._prepared()
+        return self
+
+    async def __aenter__(self) -> Self:
+        self.is_guarded = True
+        await self._prepared_async()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.is_guarded = False
+        self._note_error(error)
+        self._close(error, on_purpose=error is None)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.is_guarded = False
+        await self._off_loop(self._note_error, error)
+        await self._close_async(error, on_purpose=error is None)
+
+    def _note_error(self, error: BaseException | None) -> None:
+        """Record an error of the body on the item in hand."""
+
+    def _end(self) -> None:
+        """All items were given out and acknowledged."""
+        self._ended = True
+        self._put_down()
+        try:
+            self._host.finish(self._owned(), self)
+        finally:
+            self._host.detach()
+
+    async def _end_async(self) -> None:
+        self._ended = True
+        self._put_down()
+        try:
+            await aside(self._host.finish, self._owned(), self)
+        finally:
+            self._host.detach()
+
+    def close(self) -> None:
+        """Leave the loop; the item in hand is not acknowledged."""
+        self._close(None, on_purpose=True)
+
+    def _put_down(self) -> None:
+        """Let go of what is in hand; called once, before the host is told."""
+
+    def _close(self, error: BaseException | None, *, on_purpose: bool) -> None:
+        if self._is_left():
+            return
+        source: Any = self._source
+        if hasattr(source, "close"):
+            # A generator ends now and not at some later collection.
+            with contextlib.suppress(Exception):
+                source.close()
+        self._host.detach()
+        self._host.leave(error, on_purpose=on_purpose)
+
+    async def _close_async(self, error: BaseException | None, *, on_purpose: bool) -> None:
+        if self._is_left():
+            return
+        source: Any = self._async_source
+        if hasattr(source, "aclose"):
+            with contextlib.suppress(Exception):
+                await source.aclose()
+        self._host.detach()
+        await aside(self._host.leave, error, on_purpose=on_purpose)
+
+    def _is_left(self) -> bool:
+        """Whether there is nothing to leave any more; after this there is not."""
+        is_left = self._ended or self._feed is None
+        self._put_down()
+        self._ended = self._ended or not is_left
+        return is_left
+
+    def __del__(self) -> None:
+        if getattr(self, "is_guarded", True) or self._ended:
+            return
+        on_purpose = left_on_purpose()
+        with contextlib.suppress(Exception):
+            if self._is_async and (loop := running_loop()) is not None:
+                # Nobody can wait here, and the loop must not: what waits for the disk goes aside.
+                if not self._is_left():
+                    self._host.detach()
+                    leave = partial(self._host.leave, None, on_purpose=on_purpose)
+                    loop.run_in_executor(None, leave)
+            else:
+                self._close(None, on_purpose=on_purpose)
+
+
+class Catching:
+    """The block of `Workload.catching`."""
+
+    def __init__(self, items: Workload[Any], kinds: tuple[type[Exception], ...]) -> None:
+        self._items = items
+        self._kinds = kinds
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        if isinstance(error, Skip):
+            self._items.skip(error.reason)
+            return True
+        if isinstance(error, self._kinds) and not isinstance(error, MilepostError):
+            self._items.fail(error)
+            return True
+        return False

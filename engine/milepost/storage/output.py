@@ -1,0 +1,154 @@
+"""A file of the user's that rows are appended to, exactly as far as they are acknowledged.
+
+- It lies where the user wants it, outside of what a store is made of: nothing is created or cut
+  but by who was told its path.
+- Each time it is opened, what it ends with is compared with what is known of it. What stands
+  behind that end was never acknowledged, and is cut off.
+- Before each write its length is looked at: a file that others write, cut, move or delete is
+  noticed, not written on.
+
+Source: FORMAT.md, "Outputs".
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from typing import TYPE_CHECKING, Final
+
+from milepost.errors import DamagedError
+from milepost.storage.directory import AppendedFile, Translated
+
+if TYPE_CHECKING:
+    from milepost.storage.syscalls import Syscalls
+
+_READ_BYTES: Final = 1 << 20
+
+
+def has_rows(path: str, start_bytes: int, length_bytes: int, checksum: int) -> bool:
+    """Whether the bytes from `start_bytes` to `length_bytes` are there, with this CRC-32."""
+    try:
+        with open(path, "rb") as file:
+            return _checksum(file.fileno(), start_bytes, length_bytes) == checksum
+    except OSError:
+        return False
+
+
+class OutputFile:
+    """An output that is open for appending.
+
+    Attributes:
+        path: Where it is, absolute.
+    """
+
+    def __init__(self, path: str, system: Syscalls) -> None:
+        """Open it, or make it. Errors: `StorageError`."""
+        self.path = path
+        self._system = system
+        self._is_new = not os.path.exists(path)
+        self._is_dirty = self._is_new
+        with Translated("open", path):
+            self._descriptor = system.open_output(path)
+        self._file = AppendedFile(system, self._descriptor, path, size_bytes=self.found_bytes())
+
+    def found_bytes(self) -> int:
+        """How long it is just now."""
+        with Translated("look at", self.path):
+            return os.fstat(self._descriptor).st_size
+
+    @property
+    def length_bytes(self) -> int:
+        """How long it is by all that went through here."""
+        return self._file.size_bytes
+
+    def cut_back(self, start_bytes: int, length_bytes: int, checksum: int) -> int:
+        """Go on behind the last rows that are known; returns how many bytes were cut off.
+
+        Errors: `DamagedError` where the file does not have these rows.
+        """
+        found = self.found_bytes()
+        if found < length_bytes:
+            raise self._changed(
+                f"has {found:,} bytes, and {length_bytes:,} of it were acknowledged"
+            )
+        if _checksum(self._descriptor, start_bytes, length_bytes) != checksum:
+            raise self._changed(
+                f"is not what it was: bytes {start_bytes:,} to {length_bytes:,} are different ones"
+            )
+        if found > length_bytes:
+            with Translated("cut back", self.path):
+                self._system.truncate(self._descriptor, length_bytes)
+            self._is_dirty = True
+        self._file.size_bytes = length_bytes
+        return found - length_bytes
+
+    def append(self, data: bytes) -> None:
+        """Write at the end. Errors: `StorageError`, `DamagedError` where others changed it."""
+        with Translated("look at", self.path):
+            status = os.fstat(self._descriptor)
+        if status.st_nlink == 0:
+            raise self._changed("was deleted or replaced while it was being written")
+        if status.st_size != self._file.size_bytes:
+            raise self._changed(
+                f"has {status.st_size:,} bytes, and {self._file.size_bytes:,} of it are ours:"
+                " somebody else writes it"
+            )
+        self._is_dirty = True
+        self._file.append(data, len(data))
+
+    def take_back(self, length_bytes: int) -> None:
+        """Cut off rows whose acknowledgement failed."""
+        with Translated("cut back", self.path):
+            self._system.truncate(self._descriptor, length_bytes)
+        self._file.size_bytes = length_bytes
+
+    def sync(self) -> None:
+        """Return when all that was appended before the call is on the disk."""
+        if not self._is_dirty:
+            return
+        self._is_dirty = False
+        try:
+            self._file.sync()
+            if self._is_new:
+                with Translated("fsync", self.path):
+                    self._system.sync_folder(os.path.dirname(self.path))
+                self._is_new = False
+        except BaseException:
+            self._is_dirty = True
+            raise
+
+    def close(self) -> None:
+        """Close it; a second time does nothing."""
+        self._file.close()
+
+    def close_after_fork(self) -> None:
+        """Close the child's descriptor."""
+        self._file.close_after_fork()
+
+    def _changed(self, what: str) -> DamagedError:
+        return DamagedError(
+            f"the output {self.path} {what}",
+            path=self.path,
+            hint="put the file back as it was, or begin the work anew with a new file",
+        )
+
+
+def _checksum(descriptor: int, start: int, stop: int) -> int | None:
+    """CRC-32 of a stretch; `None` where the file ends before it."""
+    value = 0
+    while start < stop:
+        # Read at an offset, so that nobody's position in the file is moved.
+        data = _read_at(descriptor, min(_READ_BYTES, stop - start), start)
+        if not data:
+            return None
+        value = zlib.crc32(data, value)
+        start += len(data)
+    return value
+
+
+def _seek_and_read(descriptor: int, size: int, offset: int, /) -> bytes:
+    os.lseek(descriptor, offset, os.SEEK_SET)
+    return os.read(descriptor, size)
+
+
+_read_at = getattr(os, "pread", _seek_and_read)
