@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: demo test test-all lint check crash format bench bench-recovery clean
+.PHONY: demo test test-all lint check crash crawl-debian format bench bench-recovery bench-scaling clean
 
 # What runs: the package, in place, and nothing else.
 $(VENV)/.runs: pyproject.toml
@@ -41,8 +41,13 @@ crash: $(VENV)/.checks
 	MILEPOST_TEST_KILLS=200 MILEPOST_TEST_WALKS=400 MILEPOST_TEST_CUTS=300 MILEPOST_TEST_FLIPS=300 \
 		MILEPOST_TEST_FILE_CUTS=150 MILEPOST_TEST_PLACES=2000 MILEPOST_TEST_ROUNDS=200 MILEPOST_TEST_ROUND_BATCHES=50 \
 		MILEPOST_TEST_RACES=100 MILEPOST_TEST_STARTS=600 MILEPOST_TEST_COPIES=25 \
+		MILEPOST_TEST_SHAPE_KILLS=30 MILEPOST_TEST_MOMENTS=300 \
 		$(BIN)/python -m pytest tests/faults tests/format/test_damage.py \
 		--hypothesis-profile=campaign $(ARGS)
+
+# Two real sites crawled and killed; says what to install where their packages are missing.
+crawl-debian: $(VENV)/.checks
+	$(BIN)/python tests/faults/crawl_debian.py $(ARGS)
 
 format: $(VENV)/.checks
 	$(BIN)/ruff format .
@@ -54,6 +59,10 @@ bench: $(VENV)/.runs
 # What a watcher costs, and how long work lies still after a death.
 bench-recovery: $(VENV)/.runs
 	$(BIN)/python tests/bench/watching.py
+
+# What it costs to run an item in threads, in processes, on a cluster. (Dask is in the dev group.)
+bench-scaling: $(VENV)/.checks
+	$(BIN)/python tests/bench/scaling.py
 
 clean:
 	rm -rf $(VENV) .venv-3.* build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .milepost

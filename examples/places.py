@@ -4,8 +4,9 @@
     python examples/places.py                       # or: milepost run examples/places.py
 
 A batch is a region, an item is a place. Kill it whenever you like and start it again: it carries on
-from the exact place. Settings come from the environment: `PLACES_API` (where the API is),
-`PLACES_OUTPUT` (the file) and `MILEPOST_STORE` (the folder that remembers what is done).
+from the exact place, and each place is in the file once. Settings come from the environment:
+`PLACES_API` (where the API is), `PLACES_OUTPUT` (the file) and `MILEPOST_STORE` (the folder that
+remembers what is done).
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import itertools
 import json
 import os
 import sys
-import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -67,37 +67,6 @@ def fetch_places(batch: milepost.Batch) -> Iterator[dict[str, Any]]:
             return
 
 
-class Lines:
-    """A file that threads append lines to.
-
-    A line is one write, so a kill leaves it out or whole; only a kill in the middle of that very
-    write leaves a part of it. That part is cut off when the file is next opened: its place was not
-    acknowledged, so it comes again.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._descriptor: int | None = None
-        self._lock = threading.Lock()
-
-    def write(self, row: dict[str, Any]) -> None:
-        """Appends one line."""
-        line = json.dumps(row, ensure_ascii=False).encode() + b"\n"
-        with self._lock:
-            if self._descriptor is None:
-                self._descriptor = self._open()
-            os.write(self._descriptor, line)
-
-    def _open(self) -> int:
-        with self._path.open("ab+") as file:
-            file.seek(0)
-            file.truncate(sum(len(line) for line in file if line.endswith(b"\n")))
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND)
-
-
-output = Lines(OUTPUT)
-
-
 @milepost.job(
     "places", batches=list_regions, key=lambda region: region["code"], workers=4, attempts=4
 )
@@ -105,13 +74,16 @@ def ingest(batch: milepost.Batch) -> None:
     """Writes the places of one region.
 
     What raises is recorded. A refusal or a broken connection may pass, so the region is tried again
-    after a while, without the places that are done.
+    after a while, without the places that are done. A row reaches the file when its place counts as
+    done, so each place is there once.
     """
     region = batch.payload
     found = batch.items(fetch_places(batch), key=lambda place: place["id"], total=region["places"])
     with found as places:
+        output = places.open(OUTPUT)
         for place in places:
-            output.write({"region": region["name"], **place})
+            row = {"region": region["name"], **place}
+            output.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

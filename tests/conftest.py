@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import glob
 import os
 import signal
 import sys
@@ -53,9 +54,10 @@ _GRACE_SECONDS = 3.0
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    """No test leaves a thread of milepost's or a descriptor behind."""
+    """No test leaves a thread of milepost's, a descriptor or a process behind."""
     threads = set(_threads())
     descriptors = _descriptors()
+    children = _children()
     yield
     deadline = time.monotonic() + _GRACE_SECONDS
     while True:
@@ -65,7 +67,8 @@ def nothing_left_behind() -> Iterator[None]:
             for number, target in _descriptors().items()
             if descriptors.get(number) != target
         ]
-        if not left and not opened:
+        running = _children() - children
+        if not left and not opened and not running:
             return
         if time.monotonic() > deadline:
             break
@@ -73,6 +76,19 @@ def nothing_left_behind() -> Iterator[None]:
         time.sleep(0.02)
     assert not left, f"threads left behind: {left}"
     assert not opened, f"descriptors left behind: {opened}"
+    assert not running, f"processes left behind: {running}"
+
+
+@pytest.fixture
+def no_thread_left() -> Iterator[None]:
+    """The test leaves no thread behind, whoever made it."""
+    before = set(threading.enumerate())
+    yield
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while left := [each.name for each in threading.enumerate() if each not in before]:
+        assert time.monotonic() < deadline, f"threads left behind: {left}"
+        gc.collect()
+        time.sleep(0.02)
 
 
 def _threads() -> list[threading.Thread]:
@@ -93,6 +109,19 @@ def _descriptors() -> dict[int, str]:
         if int(name) not in kept:
             found[int(name)] = target
     return found
+
+
+def _children() -> set[str]:
+    """The processes that this one has begun and not waited for, where the system tells."""
+    found: set[str] = set()
+    for path in glob.glob("/proc/self/task/*/children"):
+        try:
+            with open(path) as file:
+                found.update(file.read().split())
+        except OSError:
+            continue  # that thread has just ended
+    tracker = sys.modules.get("multiprocessing.resource_tracker")
+    return found - {str(getattr(getattr(tracker, "_resource_tracker", None), "_pid", None))}
 
 
 def _kept_by_python() -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from typing import TYPE_CHECKING, Final
@@ -54,7 +55,11 @@ class Advice:
         again = ("recover", "--session", session)
         if target is None or target.folder is None:
             return f"to try again: {self._by_hand(session)}"
-        return f"to try again: {describe.command(*again, store_option=self._store_option)}"
+        store = self._store_option
+        if _is_found_here(target.folder):
+            return f"to try again: {describe.command(*again, store_option=store)}"
+        words = describe.command(*again, store_option=store and os.path.abspath(store))
+        return f"to try again: cd {shlex.quote(target.folder)} && {words}"
 
     def going_on(self, session: str) -> str:
         """What to do about one that was stopped on purpose."""
@@ -85,6 +90,19 @@ class Advice:
         except milepost.MilepostError:
             return None
         return describe.run_again(state, store_option=self._store_option)
+
+
+def _is_found_here(folder: str) -> bool:
+    """Whether the tables of this folder are those that are found from the current one.
+
+    They are not where they were found beside a target that lies elsewhere.
+    """
+    used, here = milepost.configuration().file, None
+    if used is None or used.folder != folder:
+        return True
+    with contextlib.suppress(milepost.ConfigurationError, OSError):
+        here = milepost.configuration(os.getcwd()).file
+    return here is not None and here.path == used.path
 
 
 def last_words(rows: Iterable[milepost.Row], advice: Advice) -> Iterator[str]:

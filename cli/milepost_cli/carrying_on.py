@@ -39,7 +39,7 @@ def carry_on(
     """
     # Without --store a job finds its own, which may be made with settings of its own.
     place = ("--store", store.path) if options.store_path() is not None else ()
-    targets = named.targets(store.path, only=names, options=place)
+    targets = named.targets(only=names, options=place)
     service = milepost.RecoveryService(store)
     wanted = [*(job.session for job in named.jobs), *names]
     messages = list(_beforehand(service, targets, named, names))

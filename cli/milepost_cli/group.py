@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
@@ -31,6 +32,7 @@ COMMANDS: Final = {
     "restart": "Begin a session anew, as a new version; older versions stay.",
     "restore": "Make an older version of a session its state again.",
     "unlock": "Take a session at once from a host that is gone.",
+    "config": "Show every setting, and where its value comes from.",
 }
 
 EPILOG: Final = (
@@ -47,16 +49,15 @@ class Milepost(click.Group):
         """All commands, in the order in which a newcomer needs them."""
         return list(COMMANDS)
 
-    def get_command(
-        self,
-        ctx: click.Context,  # noqa: ARG002  # click's signature
-        cmd_name: str,
-    ) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of this name, imported now."""
         if cmd_name not in COMMANDS:
             return None
         module = importlib.import_module(f"milepost_cli.commands.{cmd_name}")
         command: click.Command = module.command
+        from milepost import searching_from  # noqa: PLC0415  # the command has imported it anyway
+
+        ctx.with_resource(searching_from(os.curdir))  # of this script there are no settings
         return command
 
     def format_commands(
@@ -107,5 +108,5 @@ def cli() -> None:
     """Keep long batch work resumable with nothing but a folder.
 
     A store is a folder; a session is one named piece of work in it. Without --store it is
-    $MILEPOST_STORE, else the nearest .milepost upwards from here.
+    $MILEPOST_STORE, else that of milepost.toml, else the nearest .milepost upwards from here.
     """

@@ -20,6 +20,7 @@ import milepost
 from milepost_cli.failure import UserCodeError, WrongUseError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import ModuleType
 
 AnyJob = milepost.Job[..., Any]
@@ -43,6 +44,13 @@ def split_target(target: str) -> tuple[str, str | None]:
     if colon and wanted and not wanted.endswith(".py") and "\\" not in wanted and "/" not in wanted:
         return file, wanted
     return target, None
+
+
+def search_folder(targets: Sequence[str]) -> str:
+    """Where the user's settings are looked for: by the first file, else in the current folder."""
+    files = (split_target(target)[0] for target in targets)
+    found = next((file for file in files if os.path.isfile(file)), os.curdir)
+    return os.path.dirname(os.path.abspath(found)) if found != os.curdir else found
 
 
 def _is_module(source: str, wanted: str | None) -> bool:
@@ -87,11 +95,16 @@ def _put_first(folder: str) -> None:
         sys.path.insert(0, folder)
 
 
+def check_file(file: str) -> None:
+    """Refuse what is no file."""
+    if not os.path.isfile(file):
+        what = "is a folder" if os.path.isdir(file) else "does not exist"
+        _refuse(f"{file} {what}", "name a Python file with a job in it, or package.module:JOB")
+
+
 def _load_file(file: str) -> ModuleType:
     path = os.path.abspath(file)
-    if not os.path.isfile(path):
-        what = "is a folder" if os.path.isdir(path) else "does not exist"
-        _refuse(f"{file} {what}", "name a Python file with a job in it, or package.module:JOB")
+    check_file(file)
     folder, base = os.path.split(path)
     stem, ending = os.path.splitext(base)
     if ending != ".py":

@@ -96,7 +96,7 @@ def _commands(
     """What to type for each session that wants something; of what was named, or noted before."""
     store_option = options.store_path()
     place = () if store_option is None else ("--store", store_option)
-    targets = named.targets(store.path, only=names, options=place) if named.jobs else []
+    targets = named.targets(only=names, options=place) if named.jobs else []
     found: dict[str, str | None] = {}
     for name, status in report.statuses.items():
         if not isinstance(status, milepost.RequiresRecovery):

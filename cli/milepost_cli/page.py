@@ -73,7 +73,7 @@ def _sections(told: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
     if told["kind"] == "work":
         yield "batches", [_batch_line(told)]
         yield "items", [_item_line(told)]
-        yield "position", [_position(each) for each in told["positions"]]
+        yield "position", [_position(each) for each in told["positions"] if each["position"]]
         yield "speed", _speed(told)
         yield "params", [] if told["params"] is None else [_data(told["params"])]
         yield "outputs", [_output(each) for each in told["outputs"]]
@@ -108,7 +108,7 @@ def _data(data: Any) -> str:
 
 def _position(place: dict[str, Any]) -> str:
     failed = f", {place['failed']:,} of them failed" if place["failed"] else ""
-    return f"the first {counted(place['position'], 'item')} of the source have ended{failed}"
+    return f"all before item {place['position']:,} of the source have ended{failed}"
 
 
 def _output(rows: dict[str, Any]) -> str:

@@ -2,8 +2,8 @@
 
 - It is a process of its own, so that a file which crashes, exits or hangs while it is imported
   takes nobody with it. Whatever the file prints goes to stderr; stdout has the answer alone.
-- Shape: `{"session", "store"}`, where `store` is null for a job that names none; or `{"error"}` as
-  `output.error_document` has it.
+- Shape: `{"session", "store"}`, where `store` is null if neither the job nor a file names one; or
+  `{"error"}` as `output.error_document` has it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,16 @@ def _answer(target: str) -> dict[str, Any]:
     sys.argv = [loading.split_target(target)[0]]
     try:
         job = loading.job_of(target)
-        return {"session": job.name, "store": _path_of(job.store)}
+        with milepost.searching_from(loading.search_folder([target])):
+            return {"session": job.session, "store": _path_of(job.store)}
     except Exception as error:
         return failure.document_of(error)
 
 
 def _path_of(store: milepost.Store | str | os.PathLike[str] | None) -> str | None:
     if store is None:
-        return None
+        in_file = milepost.configuration().store()
+        return None if in_file is None or "MILEPOST_STORE" in os.environ else in_file.value
     return store.path if isinstance(store, milepost.Store) else milepost.resolve_path(store)
 
 

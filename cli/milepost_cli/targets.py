@@ -40,7 +40,7 @@ class Named(NamedTuple):
         answers = asking.ask(words)
         jobs = [each for each in answers if isinstance(each, JobTarget)]
         wrong = [each for each in answers if isinstance(each, TargetError)]
-        if wrong and not jobs and not tables.are_there():
+        if wrong and not jobs and not tables.targets():
             raise wrong[0]
         return cls(jobs, wrong)
 
@@ -59,9 +59,7 @@ class Named(NamedTuple):
             )
         return next(iter(paths), None)
 
-    def targets(
-        self, store_path: str, *, only: Sequence[str], options: Sequence[str]
-    ) -> list[milepost.Target]:
+    def targets(self, *, only: Sequence[str], options: Sequence[str]) -> list[milepost.Target]:
         """What carries on which sessions: those of the command line before those of the file.
 
         `only` leaves out all other sessions. Errors: `WrongUseError` for one that nothing fits.
@@ -71,7 +69,7 @@ class Named(NamedTuple):
                 milepost.Target(escaped(job.session), asking.command_of(job.target, *options))
                 for job in self.jobs
             ),
-            *tables.targets(store_path),
+            *tables.targets(),
         ]
         return narrowed(found, only) if only and found else found
 

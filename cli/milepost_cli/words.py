@@ -68,7 +68,7 @@ def _advanced(event: Fields) -> str:
     through, taken = event["done_through"], event["taken"]
     parts: list[str] = []
     if through:
-        parts.append(f"the first {counted(through, 'item')} done")
+        parts.append(f"the first {'item' if through == 1 else f'{through:,} items'} done")
     if taken == 1:
         parts.append(f"item {through} taken")
     elif taken:

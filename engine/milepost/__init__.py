@@ -102,9 +102,11 @@ from milepost.session.results import CleanupResult, RetryResult, SessionInfo
 from milepost.session.session import Session
 from milepost.session.subscription import Subscription
 from milepost.session.view import View
+from milepost.settings.configuration import Configuration, Setting, configuration
+from milepost.settings.file import ConfigFile, search_start, searching_from
 from milepost.snapshots.segments import PlannedBatch
 from milepost.snapshots.versions import VersionInfo
-from milepost.storage.location import resolve_path
+from milepost.storage.location import find_store, resolve_path
 from milepost.store import (
     Store,
     cleanup,
@@ -153,6 +155,8 @@ __all__ = [
     "Clock",
     "ClosedError",
     "CompletedBatch",
+    "ConfigFile",
+    "Configuration",
     "ConfigurationError",
     "ConsumerError",
     "Counts",
@@ -217,6 +221,7 @@ __all__ = [
     "SessionState",
     "SessionStatistics",
     "SessionStatus",
+    "Setting",
     "Skip",
     "SnapshotNotFoundError",
     "StorageError",
@@ -249,6 +254,8 @@ __all__ = [
     "check",
     "classify",
     "cleanup",
+    "configuration",
+    "find_store",
     "is_growing",
     "item_counts",
     "job",
@@ -262,6 +269,8 @@ __all__ = [
     "remaining_ns",
     "resolve_path",
     "resume",
+    "search_start",
+    "searching_from",
     "shortened",
     "text_width",
 ]

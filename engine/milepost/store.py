@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import threading
 from datetime import UTC, datetime, timedelta
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Final, TypeVar, overload
@@ -33,6 +32,7 @@ from milepost.model.status import SessionStatus
 from milepost.session import contents, history, presence
 from milepost.session import plan as plans
 from milepost.session.agreement import disagreements
+from milepost.session.aside import wait_for_left, working_thread
 from milepost.session.creation import create_session, remove_unfinished
 from milepost.session.presence import Watcher
 from milepost.session.registry import find
@@ -43,7 +43,7 @@ from milepost.session.turn import Site
 from milepost.session.view import View, check_name_of, look
 from milepost.session.waiting import wait_for_writer
 from milepost.session.writer import Settings, Writer
-from milepost.settings import from_environment
+from milepost.settings.configuration import configuration
 from milepost.snapshots import checkpoints, retention, versions
 from milepost.storage import frame
 from milepost.storage import lease as leases
@@ -113,12 +113,14 @@ class Store:
         """Name the folder (see `resolve_path`) and how sessions in it are kept.
 
         Settings that are not given come from the environment (`MILEPOST_` and the field in
-        capitals). `directory` replaces the disk and `identify` the host, for tests. `program` is
-        what people type to run the work again, for `milepost show`; by default the script's name.
+        capitals), then from the user's `milepost.toml`. `directory` replaces the disk and
+        `identify` the host, for tests. `program` is what people type to run the work again, for
+        `milepost show`; by default the script's name.
         """
-        self.config = config or from_environment(StoreConfig)
-        self.tracker = tracker or from_environment(TrackerConfig)
-        self.recovery = recovery or from_environment(RecoveryConfig)
+        said = configuration()
+        self.config = config or said.group(StoreConfig)
+        self.tracker = tracker or said.group(TrackerConfig)
+        self.recovery = recovery or said.group(RecoveryConfig)
         self._identify = identify
         self._clock = clock or SystemClock()
         place = directory or LocalDirectory(resolve_path(path))
@@ -134,6 +136,19 @@ class Store:
     def path(self) -> str:
         """Absolute path of the folder."""
         return self._folder.directory.root
+
+    def at(self, path: str | os.PathLike[str], *, config: StoreConfig) -> Store:
+        """A store in another folder that goes by the same rules."""
+        return Store(
+            path,
+            config=config,
+            tracker=self.tracker,
+            recovery=self.recovery,
+            classifier=self._policy.classifier,
+            clock=self._clock,
+            program=self._policy.program,
+            identify=self._identify,
+        )
 
     def exists(self) -> bool:
         """Whether there is a store, whole or damaged."""
@@ -240,11 +255,12 @@ class Store:
 
     def _give_way(self, site: Site) -> None:
         """Within one process the newer session goes on: a suspended loop must not lock us out."""
+        wait_for_left()
         older = find(site.folder.root)
         if older is None:
             return
         owner = older.thread
-        if owner is threading.current_thread() or not owner.is_alive():
+        if owner is working_thread() or not owner.is_alive():
             older.supersede()
             return
         raise AlreadyLockedError(

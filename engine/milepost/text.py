@@ -25,8 +25,18 @@ def _escape(match: re.Match[str]) -> str:
 
 def counted(number: int, word: str) -> str:
     """`1 item`, `2 items`, `1,200 batches`."""
-    plural = word if number == 1 else word + ("es" if word.endswith("ch") else "s")
-    return f"{number:,} {plural}"
+    return f"{number:,} {word if number == 1 else plural(word)}"
+
+
+def plural(word: str) -> str:
+    """`items`, `batches`, `cities`; a word in another script is its own, as `구`."""
+    if not word[-1:].isascii():
+        return word
+    if word.endswith(("ch", "sh", "s", "x", "z")):
+        return f"{word}es"
+    if word.endswith("y") and word[-2:-1] not in set("aeiou"):
+        return f"{word[:-1]}ies"
+    return f"{word}s"
 
 
 def text_width(text: str) -> int:

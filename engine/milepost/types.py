@@ -284,7 +284,7 @@ class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How a job presents itself.
 
     Attributes:
-        enabled: Off runs the job without a store.
+        enabled: Off runs the job without a store, and says so: nothing is kept.
         batch_name: The session's name; `None` for the name given to the job.
         region_type: What a batch of this job is called: `region`, `page`, `sigungu`, …
         auto_resume: Off makes an unfinished session an error instead of carrying it on.
@@ -294,3 +294,8 @@ class JobConfig(msgspec.Struct, frozen=True, kw_only=True):
     batch_name: str | None = None
     region_type: str = "batch"
     auto_resume: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("batch_name", "region_type"):
+            if getattr(self, name) == "":
+                raise ConfigurationError(f"{name} is empty; it must be a name")

@@ -6,15 +6,19 @@
 - Everybody does the same work in turn, round after round, so that a machine that slows down slows
   all of them; medians of the rounds are compared, and min and max say how noisy it was.
 - The work is on the disk that holds the temporary folder; set TMPDIR to measure another one.
-- Only the standard library and the package are needed.
+- Only the standard library and the package are needed; tqdm is measured where it is installed.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import base64
 import gc
 import gzip
+import importlib
+import importlib.util
+import io
 import os
 import random
 import shutil
@@ -45,6 +49,9 @@ CHANGED: Final = ITEMS // 100
 HISTORY: Final = 10
 RECORD: Final = b"x" * 46
 """As long as the record of one update of a place, its frame included."""
+ROW: Final = '{"id": "place-0000001", "name": "' + "x" * 64 + '"}\n'
+"""As long as a small row of JSON: 100 bytes."""
+CHUNK: Final = 100
 
 
 class Contender(NamedTuple):
@@ -64,7 +71,7 @@ class Contest(NamedTuple):
 
     Attributes:
         title: What the work is.
-        unit: `"ms"` for a duration, `"/s"` for a rate.
+        unit: `"ms"` or `"us"` for a duration, `"/s"` for a rate.
         contenders: Who does it.
         aim: What was aimed at, in words.
         against: The contender that the aim speaks of; `""` for none.
@@ -212,6 +219,132 @@ def sqlite_rows(count: int) -> Run:
             return timed(work, count)
         finally:
             connection.close()
+
+    return run
+
+
+# Loops whose body does nothing.
+
+
+def nothing(_item: int) -> None:
+    """What the body does."""
+
+
+def plain_loop(count: int) -> Run:
+    """`for item in range(n)`."""
+
+    def run(_folder: Path) -> float:
+        def work() -> None:
+            for item in range(count):
+                nothing(item)
+
+        return timed(work, count)
+
+    return run
+
+
+def with_tqdm(count: int) -> Run:
+    """`for item in tqdm(range(n))`, its line thrown away."""
+
+    def run(_folder: Path) -> float:
+        tqdm = importlib.import_module("tqdm")  # it may not be there
+
+        def work() -> None:
+            for item in tqdm.tqdm(range(count), file=io.StringIO()):
+                nothing(item)
+
+        return timed(work, count)
+
+    return run
+
+
+def in_threads(count: int) -> Run:
+    """The whole of a `milepost.map` in threads."""
+
+    def run(folder: Path) -> float:
+        def work() -> None:
+            for _ in milepost.map(
+                nothing, range(count), "bench", store=folder / "store", progress=False
+            ):
+                pass
+
+        return timed(work, count)
+
+    return run
+
+
+def in_tasks(count: int) -> Run:
+    """The whole of a `milepost.map` in tasks of an event loop."""
+
+    async def coroutine(_item: int) -> None:
+        pass
+
+    def run(folder: Path) -> float:
+        async def main() -> None:
+            async for _ in milepost.map(
+                coroutine, range(count), "bench", store=folder / "store", progress=False
+            ):
+                pass
+
+        return timed(lambda: asyncio.run(main()), count)
+
+    return run
+
+
+# Rows.
+
+
+def plain_rows(count: int) -> Run:
+    """`file.write` in a plain loop."""
+
+    def run(folder: Path) -> float:
+        def work() -> None:
+            with open(folder / "rows", "w", encoding="utf-8") as file:
+                for _ in range(count):  # noqa: FURB122  # one at a time is what is measured
+                    file.write(ROW)
+
+        return timed(work, count)
+
+    return run
+
+
+def flushed_rows(count: int) -> Run:
+    """The same, each row handed to the system: it survives kill -9 as ours do."""
+
+    def run(folder: Path) -> float:
+        def work() -> None:
+            with open(folder / "rows", "w", encoding="utf-8") as file:
+                for _ in range(count):
+                    file.write(ROW)
+                    file.flush()
+
+        return timed(work, count)
+
+    return run
+
+
+def our_rows(count: int, *, chunk: int | None = None, name: str = "rows") -> Run:
+    """Through `items.open`, a row an item; the whole loop."""
+
+    def run(folder: Path) -> float:
+        store = folder / "store"
+
+        def each() -> None:
+            items = milepost.resume(range(count), "bench", store=store, progress=False)
+            out = items.open(folder / name)
+            for _ in items:
+                out.write(ROW)
+
+        def chunks() -> None:
+            items = milepost.resume(
+                range(count), "bench", store=store, progress=False, chunk=chunk or 1
+            )
+            out = items.open(folder / name)
+            for part in items:
+                for _ in part:
+                    out.write(ROW)
+
+        return timed(each if chunk is None else chunks, count)
 
     return run
 
@@ -382,9 +515,15 @@ def load_earlier(folder: Path) -> float:
 # The contests.
 
 
+def has_tqdm() -> bool:
+    """Whether tqdm is installed."""
+    return importlib.util.find_spec("tqdm") is not None
+
+
 def contests(*, quick: bool) -> list[Contest]:
     """All of them, in the order of the table."""
     durable, surviving, saves = (20, 2_000, 3) if quick else (300, 30_000, 20)
+    mapped = surviving // 10
     full, earlier = "SQLite rows, WAL, synchronous=FULL", "earlier design: JSON, gzip, base64"
     return [
         Contest(
@@ -410,6 +549,35 @@ def contests(*, quick: bool) -> list[Contest]:
             "100,000 a second",
             "",
             100_000,
+        ),
+        Contest(
+            "an item whose body does nothing, the whole loop",
+            "us",
+            [
+                Contender("milepost.resume", loop(surviving)),
+                Contender("milepost.map, 8 threads", in_threads(mapped)),
+                Contender("milepost.map, 8 tasks", in_tasks(mapped)),
+                *([Contender("tqdm", with_tqdm(surviving))] if has_tqdm() else []),
+                Contender("a plain loop", plain_loop(surviving)),
+            ],
+            "10 microseconds an item with resume",
+            "",
+            100_000,
+        ),
+        Contest(
+            f"a row of {len(ROW)} bytes, an item each, the whole loop",
+            "us",
+            [
+                Contender("milepost, items.open", our_rows(surviving)),
+                Contender(f"the same, chunk={CHUNK}", our_rows(surviving, chunk=CHUNK)),
+                Contender("the same, .gz", our_rows(mapped, name="rows.gz")),
+                Contender("the same, .zst", our_rows(mapped, name="rows.zst")),
+                Contender("file.write and flush in a plain loop", flushed_rows(surviving)),
+                Contender("file.write in a plain loop", plain_rows(surviving)),
+            ],
+            "25,000 rows a second",
+            "",
+            25_000,
         ),
         Contest(
             f"a durable save of {CHANGED} changed items of {ITEMS:,}",
@@ -453,6 +621,8 @@ def measure(contest: Contest, rounds: int, folder: Path) -> dict[str, list[float
 
 def told(seconds: float, unit: str) -> str:
     """A duration or a rate, as the table shows it."""
+    if unit == "us":
+        return f"{seconds * 1e6:.2f}"
     return f"{seconds * 1e3:.3f}" if unit == "ms" else f"{1 / seconds:,.0f}"
 
 
@@ -464,7 +634,9 @@ def show(contest: Contest, results: dict[str, list[float]]) -> None:
     print(f"  {'':38}{'median ' + contest.unit:>12}{'slowest - fastest':>24}{'milepost is':>16}")
     for name, values in results.items():
         ends = f"{told(max(values), contest.unit)} - {told(min(values), contest.unit)}"
-        ratio = "" if medians[name] == first else f"{medians[name] / first:.2f}x as fast"
+        times = medians[name] / first
+        digits = 2 if times >= 0.1 else 4
+        ratio = "" if times == 1 else f"{times:.{digits}f}x as fast"
         row = f"  {name:38}{told(medians[name], contest.unit):>12}{ends:>24}{ratio:>16}"
         print(row.rstrip())
     measured = medians[contest.against] / first if contest.against else 1 / first

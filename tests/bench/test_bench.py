@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -17,6 +18,21 @@ ROWS = {
         'milepost, durability="process"',
         "milepost.resume(range(n)), whole loop",
         "raw os.write",
+    ],
+    "an item whose body does nothing, the whole loop": [
+        "milepost.resume",
+        "milepost.map, 8 threads",
+        "milepost.map, 8 tasks",
+        *(["tqdm"] if importlib.util.find_spec("tqdm") else []),
+        "a plain loop",
+    ],
+    "a row of 100 bytes, an item each, the whole loop": [
+        "milepost, items.open",
+        "the same, chunk=100",
+        "the same, .gz",
+        "the same, .zst",
+        "file.write and flush in a plain loop",
+        "file.write in a plain loop",
     ],
     "a durable save of 100 changed items of 10,000": [
         "milepost",

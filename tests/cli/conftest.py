@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
@@ -79,7 +79,7 @@ def interrupted(store: milepost.Store) -> str:
 @pytest.fixture
 def growing(store: milepost.Store, folder: Path) -> str:
     """A session left in the middle of work that grows; its rows go to a file beside the store."""
-    found = {"a": "a", 1: 1, "1": "1", "b": {"depth": 2}, "c": "c"}
+    found: dict[milepost.Key, Any] = {"a": "a", 1: 1, "1": "1", "b": {"depth": 2}, "c": "c"}
     with contextlib.suppress(TimeoutError), store.session("tree", total_batches=1) as session:
         session.keep_params({"model": "big"})
         batch = session.start_batch("only")

@@ -140,6 +140,7 @@ def test_growing_work_and_outputs_are_told(growing: str, folder: Path) -> None:
         ),
         (e.PositionsAdvanced(1, 2, 0, 0, "d"), "items are known by their position"),
         (e.PositionsAdvanced(1, 2, 0, 0, "d", 1), "item 0 taken"),
+        (e.PositionsAdvanced(1, 2, 0, 1, "d"), "the first item done"),
         (
             e.PositionsAdvanced(1, 2, 0, 5_000, "d", 16, [OutputRows("a", 1, 3, 0)]),
             "the first 5,000 items done, items 5000 to 5015 taken, 2 bytes to a",

@@ -210,7 +210,7 @@ def test_items_known_by_position_are_told_as_a_number(store: milepost.Store, fol
         text = run("show", "ranks", "-s", folder).out
     assert told["positions"] == [{"batch": "only", "batch_number": 0, "position": 4, "failed": 1}]
     assert told["batch_list"][0]["position"] == 4
-    assert "position    the first 4 items of the source have ended, 1 of them failed" in text
+    assert "position    all before item 4 of the source have ended, 1 of them failed" in text
 
 
 def test_failure_cannot_be_taken_for_success(store: milepost.Store, folder: Path) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from milepost.text import shortened, text_width
+from milepost.text import counted, shortened, text_width
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,20 @@ def test_the_width_is_counted_in_columns(text: str, width: int) -> None:
 def test_what_is_shortened_fits(columns: int, expected: str) -> None:
     assert shortened("지역-수집", columns) == expected
     assert text_width(expected) <= columns
+
+
+@pytest.mark.parametrize(
+    ("number", "word", "expected"),
+    [
+        (1, "batch", "1 batch"),
+        (1200, "batch", "1,200 batches"),
+        (2, "region", "2 regions"),
+        (3, "city", "3 cities"),
+        (3, "day", "3 days"),
+        (2, "box", "2 boxes"),
+        (2, "failed key", "2 failed keys"),
+        (2, "구", "2 구"),
+    ],
+)
+def test_what_is_counted_has_its_plural(number: int, word: str, expected: str) -> None:
+    assert counted(number, word) == expected

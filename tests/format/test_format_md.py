@@ -14,6 +14,8 @@ from milepost.journal import record
 from milepost.model import events as e
 from milepost.model import recoveries as r
 from milepost.model import state as s
+from milepost.model.arms.items import TAKEN_MAX
+from milepost.session.batch import ITEM_BYTES_MAX
 from milepost.snapshots import segments
 from milepost.storage import frame, lease, names, values
 from milepost.types import (
@@ -80,6 +82,7 @@ def test_no_event_is_documented_that_there_is_not() -> None:
         s.PlanPart,
         s.Suspect,
         s.RecoveryMark,
+        s.OutputRows,
         s.SessionStatistics,
         r.ResumedBatch,
         r.RestartedFailedBatches,
@@ -159,8 +162,25 @@ def test_the_limits_are_the_codes_own() -> None:
     assert number(rows_of("batches in one part of a plan")[1]) == segments.PART_BATCHES_MAX
     assert number(rows_of("session name")[1]) == names.NAME_CHARACTERS_MAX
     assert number(rows_of("a lease")[1]) == lease.LEASE_BYTES_MAX
+    assert number(rows_of("items taken in one event")[1]) == TAKEN_MAX
+    assert number(rows_of("payload of an item found on the way")[1]) == ITEM_BYTES_MAX
     assert f"longer than {names.FOLDER_BYTES_MAX} bytes" in TEXT
     assert f"0x{frame.SKIPPABLE_MAGIC:X}" in TEXT
+
+
+def test_the_numbers_of_schema_and_fold_are_the_codes_own() -> None:
+    assert f"schema `SessionState` {s.SCHEMA_VERSION} " in TEXT
+    assert f"`fold_version` ({s.FOLD_VERSION}) is raised" in TEXT
+
+
+def test_the_tags_of_events_are_a_range_without_the_reserved_ones() -> None:
+    tags = [event.__struct_config__.tag for event in typing.get_args(e.BatchEvent)]
+    (first, last), reserved = (
+        re.findall(r"\| (\d+)\W(\d+) \| events", TEXT)[0],
+        re.findall(r"\| 2\W9, (\d+)\W127 \| reserved", TEXT)[0],
+    )
+    assert sorted(tags) == list(range(int(first), int(last) + 1))
+    assert int(reserved) == int(last) + 1
 
 
 def test_the_format_numbers_agree() -> None:

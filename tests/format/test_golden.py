@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from pathlib import Path
 
 import msgspec
 import pytest
+import zstandard
 
 import milepost
 from milepost import ItemStatus, SessionStatus, Store
 from milepost.journal import record
 from milepost.model import events as e
 from milepost.model.recoveries import PartialRecovery, RecoverySums
-from milepost.model.state import BatchMetrics, Retrying
+from milepost.model.state import BatchMetrics, OutputRows, Retrying
 from milepost.storage import frame
 from milepost.storage.lease import Lease, decode_lease, encode_lease
 from milepost.types import BatchErrorType, BatchPhase
 
-V1 = Path(__file__).parent.parent / "fixtures" / "format" / "v1"
+FIXTURES = Path(__file__).parent.parent / "fixtures" / "format"
+V1 = FIXTURES / "v1"
+V1_FOLD3 = FIXTURES / "v1_fold3"
 
 
 @pytest.fixture
@@ -66,6 +70,82 @@ def test_the_sealed_plan_of_the_sample_is_carried_on(v1: Store) -> None:
     with v1.session("지역-수집") as session:
         seen = [(batch.key, batch.payload["name"]) for batch in session.batches([])]
     assert seen == [("b", "region b"), ("d", "region d")]
+
+
+@pytest.fixture
+def fold3(tmp_path: Path) -> Store:
+    shutil.copytree(V1_FOLD3, tmp_path / "v1_fold3")
+    return Store(tmp_path / "v1_fold3" / "store", clock=milepost.ManualClock())
+
+
+def test_the_sample_of_fold_3_reads_as_it_was_written(fold3: Store) -> None:
+    assert fold3.names() == ["ranks", "tree"]
+    state = fold3.load_progress("tree")
+    assert (state.has_params, state.params) == (True, {"model": "big", "depth": [1, None]})
+    batch = state.active_batches[0]
+    assert (batch.items_total, batch.items_added, batch.items_expected) == (1, 3, 4)
+    assert batch.queued == {}
+    assert batch.is_done("a")
+    assert batch.is_done(7)
+    failed, in_hand = batch.open["b"], batch.open["z"]
+    assert (failed.status, failed.is_added, failed.payload) == (ItemStatus.FAILED, True, "later")
+    assert (in_hand.status, in_hand.is_added, in_hand.payload) == (
+        ItemStatus.PROCESSING,
+        True,
+        None,
+    )
+    assert state.outputs["../rows.txt"] == OutputRows("../rows.txt", 10, 23, 0x84A04C9A)
+    assert state.outputs["../rows.txt.gz"] == OutputRows("../rows.txt.gz", 0, 22, 0x252602A4)
+    ranks = fold3.load_progress("ranks").active_batches[0]
+    assert (ranks.is_positional, ranks.position, ranks.digested) == (True, 3, 3)
+    assert ranks.digest == "9ccb4fa7fce3345f1ec63a19965bfc74"
+    assert ranks.done == set()
+    assert {key: item.status for key, item in ranks.open.items()} == {
+        1: ItemStatus.FAILED,
+        3: ItemStatus.PROCESSING,
+    }
+    for name in fold3.names():
+        assert milepost.check(fold3.load_progress(name)) == []
+        assert fold3.disagreements(name) == []
+        assert fold3.view(name).judgement.status is SessionStatus.INTERRUPTED
+
+
+def test_the_growing_session_of_the_sample_goes_on(fold3: Store) -> None:
+    folder = Path(fold3.path).parent
+    rows = folder / "rows.txt"
+    acknowledged = rows.read_bytes()
+    rows.write_bytes(acknowledged + b"never acknowledged\n")
+    seen: list[object] = []
+    with fold3.session("tree") as session:
+        session.keep_params({"model": "big", "depth": [1, None]})
+        with session.start_batch("only").items(["a"]) as items:
+            out = items.open(rows)
+            for item in items:
+                seen.append(item)
+                out.write(f"{item}\n")
+    assert seen == ["z", "later"]
+    assert rows.read_bytes() == acknowledged + b"z\nlater\n"
+    with gzip.open(folder / "rows.txt.gz") as file:
+        assert file.read() == b"a\n"
+
+
+def test_the_positions_of_the_sample_go_on(fold3: Store) -> None:
+    seen: list[object] = []
+    source = ["서울", b"\xff", {"n": 1}, 4.5, None]
+    changed = ["서울", b"\xfe", {"n": 1}, 4.5, None]
+    with fold3.session("ranks") as session:
+        batch = session.start_batch("only")
+        with pytest.raises(milepost.InputChangedError):
+            next(batch.items(changed, key="position"))
+        with batch.items(source, key="position") as items:
+            out = items.open(Path(fold3.path).parent / "ranks.txt.zst")
+            for item in items:
+                seen.append(item)
+                out.write("again\n")
+    assert sorted(seen, key=str) == [4.5, None, b"\xff"]
+    packed = (Path(fold3.path).parent / "ranks.txt.zst").read_bytes()
+    reader = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
+    assert reader.read() == b"0\n2\n" + b"again\n" * 3
 
 
 SAMPLES: list[tuple[e.BatchEvent, str]] = [
@@ -144,6 +224,24 @@ SAMPLES: list[tuple[e.BatchEvent, str]] = [
         ),
         "9e200102ff05020291039104040594a77061727469616c0304c095010403020506",
     ),
+    (e.ItemsAdded(1, 2, 0, ["a", 7], [{"d": 1}, None]), "962101020092a161079281a16401c0"),
+    (
+        e.ItemsEnded(
+            1,
+            2,
+            0,
+            [e.ItemChange("a", ItemStatus.COMPLETED)],
+            ["b"],
+            [OutputRows("../r", 3, 300, 0xFFFFFFFF)],
+        ),
+        "97220102009195a16102c0c0c391a1629194a42e2e2f7203cd012cceffffffff",
+    ),
+    (
+        e.PositionsAdvanced(1, 2, 0, 5, "d", 16, [OutputRows("r", 0, 1, 2)]),
+        "982301020005a164109194a172000102",
+    ),
+    (e.OutputOpened(1, 2, -1, "../r", 9), "96240102ffa42e2e2f7209"),
+    (e.ParamsSet(1, 2, -1, {"m": [1]}), "95250102ff81a16d9101"),
 ]
 
 

@@ -4,6 +4,8 @@
 - `PowerCut` keeps, beside the real folder, the image that a disk would still have after the power
   went: file bytes as of their last sync, names as of their folder's last sync. `cut` makes the real
   folder that image, or one with some of the unsynced changes in it.
+- `Moments` remembers what was there between two calls; `lay_out` makes a folder as a crash at such
+  a moment leaves it.
 - `in_child` runs a scenario in a forked process, so that a death there is a real one.
 """
 
@@ -17,6 +19,7 @@ import signal
 import sys
 import threading
 import traceback
+import zlib
 from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn, TypeAlias
 
 from milepost.storage.syscalls import OperatingSystem
@@ -27,9 +30,11 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 Fault: TypeAlias = Literal["crash", "torn", "eio", "enospc"]
+Survives: TypeAlias = Literal["all", "synced", "some"]
+"""What a crash leaves: after kill -9 all, after a power cut what was synced or some more of it."""
 
 _ERRNO = {"eio": errno.EIO, "enospc": errno.ENOSPC}
-NEEDS_SPACE = frozenset({"open_new", "pwrite", "allocate", "make_folder", "rename"})
+NEEDS_SPACE = frozenset({"open_new", "open_output", "pwrite", "allocate", "make_folder", "rename"})
 """Calls that a full disk refuses; it still syncs, cuts and removes."""
 
 
@@ -107,6 +112,12 @@ class Faults(OperatingSystem):
         self._paths[descriptor] = path
         return descriptor
 
+    def open_output(self, path: str) -> int:
+        self._note("open_output", path)
+        descriptor = super().open_output(path)
+        self._paths[descriptor] = path
+        return descriptor
+
     def pwrite(self, descriptor: int, data: Buffer, offset: int, /) -> int:
         view = memoryview(data)
         if self._note("pwrite", self._paths.get(descriptor, ""), len(view)):
@@ -152,6 +163,29 @@ class Faults(OperatingSystem):
 # Power.
 
 
+class Moments:
+    """Some of the moments between two calls, each as likely as any other.
+
+    Attributes:
+        kept: What was there, by the number of the call that came next; see `lay_out`.
+    """
+
+    def __init__(self, most: int, rng: random.Random) -> None:
+        self.kept: dict[int, bytes] = {}
+        self._most = most
+        self._rng = rng
+
+    def wants(self, number: int) -> bool:
+        """Whether this one is kept, maybe in place of another."""
+        return self._rng.random() * (number + 1) < self._most
+
+    def keep(self, number: int, state: bytes) -> None:
+        """Keep it, packed: what was allocated ahead is mostly zeros."""
+        if len(self.kept) >= self._most:
+            del self.kept[self._rng.choice(list(self.kept))]
+        self.kept[number] = zlib.compress(state, 1)
+
+
 class _File:
     """A file: what the disk has for sure, and what was written since."""
 
@@ -192,6 +226,8 @@ class PowerCut(OperatingSystem):
         self.seed = seed
         self.image: str | None = None
         """Set: `end` is a kill -9, and leaves the image here."""
+        self.moments: Moments | None = None
+        """Set: they are offered what was there before each call."""
         self._lock = threading.RLock()
         self._open: dict[int, _File] = {}
         self._changes: list[_Change] = []
@@ -214,6 +250,8 @@ class PowerCut(OperatingSystem):
         return found
 
     def _before(self) -> None:
+        if self.moments is not None and self.moments.wants(self.count):
+            self.moments.keep(self.count, pickle.dumps((self._changes, self._tree)))
         self.count += 1
         if self.count - 1 == self.at:
             self.end()
@@ -271,6 +309,19 @@ class PowerCut(OperatingSystem):
             node = _File()
             self._open[descriptor] = node
             self._change(path, node)
+            return descriptor
+
+    def open_output(self, path: str) -> int:
+        with self._lock:
+            self._before()
+            descriptor = super().open_output(path)
+            folder, name = self._node(path)
+            node = folder.now.get(name)
+            if node is None:
+                node = _File()
+                self._change(path, node)
+            assert isinstance(node, _File)
+            self._open[descriptor] = node
             return descriptor
 
     def pwrite(self, descriptor: int, data: Buffer, offset: int, /) -> int:
@@ -370,22 +421,48 @@ def _scan(root: str) -> _Folder:
     return folder
 
 
-def _bytes_after(file: _File, rng: random.Random | None) -> bytes:
+def lay_out(state: bytes, path: str, survives: Survives, seed: int = 0) -> None:
+    """Make a folder that is not there yet as a crash leaves it."""
+    changes, tree = pickle.loads(zlib.decompress(state))
+    rng = random.Random(seed)
+    for change in changes:
+        if survives == "all" or (survives == "some" and rng.random() < 0.5):
+            _apply_change(change)
+    _lay_out(tree, path, survives, rng)
+
+
+def _lay_out(folder: _Folder, path: str, survives: Survives, rng: random.Random) -> None:
+    os.mkdir(path)
+    for name, node in folder.durable.items():
+        full = os.path.join(path, name)
+        if isinstance(node, _Folder):
+            _lay_out(node, full, survives, rng)
+            continue
+        with open(full, "wb") as file:
+            file.write(_bytes_after(node, rng if survives == "some" else None, survives == "all"))
+
+
+def _bytes_after(file: _File, rng: random.Random | None, all_of_it: bool = False) -> bytes:
     """The durable bytes; with a generator, each unsynced write may have reached the disk or not."""
     data = bytearray(file.durable)
-    if rng is None:
+    if rng is None and not all_of_it:
         return bytes(data)
+    # One file may lose all that was not synced, another one nothing of it.
+    lost = 0.0 if rng is None else rng.choice((0.0, 0.5, 0.5, 1.0))
     for write in file.pending:
-        if rng.random() < 0.5:
+        if rng is not None and rng.random() < lost:
             continue
         if isinstance(write, int):
             del data[write:]
             continue
         offset, new = write
-        if rng.random() < 0.2:  # part of a write: what lies within some blocks of it
+        if rng is not None and lost and rng.random() < 0.3:
+            # Part of a write: what lies within some blocks of it. Or its length without its bytes.
             start = rng.randrange(len(new) + 1)
             stop = rng.randrange(start, len(new) + 1)
             offset, new = offset + start, new[start:stop]
+            if rng.random() < 0.3:
+                new = bytes(len(new))
         if offset > len(data) and new:
             data.extend(bytes(offset - len(data)))  # a hole
         data[offset : offset + len(new)] = new

@@ -44,6 +44,12 @@ class Recording(OperatingSystem):
         self._paths[descriptor] = path
         return descriptor
 
+    def open_output(self, path: str) -> int:
+        self._note("open-output", path)
+        descriptor = super().open_output(path)
+        self._paths[descriptor] = path
+        return descriptor
+
     def pwrite(self, descriptor: int, data: Buffer, offset: int, /) -> int:
         self._note("write", self._paths[descriptor])
         view = memoryview(data)

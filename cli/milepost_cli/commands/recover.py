@@ -9,7 +9,7 @@ import click
 import msgspec
 
 import milepost
-from milepost_cli import carrying_on, making_ready, options, tables
+from milepost_cli import carrying_on, loading, making_ready, options, tables
 from milepost_cli.failure import WrongUseError
 from milepost_cli.targets import Named
 
@@ -90,7 +90,8 @@ def command(
       FILE.py[:JOB]        a job in a file
       package.module:JOB   a job in a module
     and so do tables in milepost.toml, or as [[tool.milepost.recover]] in
-    pyproject.toml, upwards from here; targets typed here go first:
+    pyproject.toml, upwards from the first FILE.py, else from here; targets
+    typed here go first:
       [[recover]]
       session = "crawl-*"
       command = ["python", "crawl.py"]
@@ -102,12 +103,15 @@ def command(
     session, pid, exit_code, wait_seconds, status, session_status. Exit code 3: something ended with
     failed batches; 1: something was given up or could not be started.
     """  # noqa: D301  # click wants the character itself, to leave the lines as they are
+    click.get_current_context().with_resource(
+        milepost.searching_from(loading.search_folder(targets))
+    )
     is_forced = strategy is not None or from_batch is not None
     _check(targets, names, watch=watch, dry_run=dry_run, is_forced=is_forced)
     named = Named.on_command_line(targets)
     store = _store(options.store_path() or named.store_path(), max_attempts, delay)
     store.check()
-    if dry_run or is_forced or not (targets or watch or tables.are_there()):
+    if dry_run or is_forced or not (targets or watch or tables.targets()):
         return making_ready.make_ready(
             store,
             named,

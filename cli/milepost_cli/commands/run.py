@@ -47,6 +47,11 @@ class _WithCommand(click.Command):
     type=click.Choice(["frozen", "extend"]),
     help="Keep the plan as it is, or add the batches that are new.",
 )
+@click.option(
+    "--executor",
+    metavar="NAME",
+    help="Where batches run: threads, processes or dask://HOST:PORT.",
+)
 @options.store
 @options.as_json
 def command(target: str | None, *, supervise: bool, **how: Any) -> int:
@@ -67,10 +72,11 @@ def command(target: str | None, *, supervise: bool, **how: Any) -> int:
         return supervising.supervise_command(words)
     if target is None:
         raise click.UsageError("Missing argument 'FILE.py[:JOB]'.")
-    if supervise:
-        as_json = ["--json"] if options.json_wanted() else []
-        return supervising.supervise_job(target, [*_typed(how), *as_json])
-    return _run_here(target, how)
+    with milepost.searching_from(loading.search_folder([target])):
+        if supervise:
+            as_json = ["--json"] if options.json_wanted() else []
+            return supervising.supervise_job(target, [*_typed(how), *as_json])
+        return _run_here(target, how)
 
 
 def _check(

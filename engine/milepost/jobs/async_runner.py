@@ -6,8 +6,9 @@ The bodies of a coroutine function run in the loop, those of a plain one in thre
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from milepost.jobs.outage import Outage
 from milepost.jobs.progress import display
@@ -17,10 +18,12 @@ from milepost.jobs.tasks import Tasks
 from milepost.session.aside import aside
 from milepost.session.mapping import is_async
 from milepost.session.workload import StopRequested
+from milepost.work.executors import Threads
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
+    from milepost.jobs.job import Job
     from milepost.jobs.result import JobResult
     from milepost.jobs.workers import BatchEnd
     from milepost.session.session import Session
@@ -29,11 +32,16 @@ if TYPE_CHECKING:
 class AsyncRunner(Runner):
     """One run of one job in a running event loop."""
 
+    def __init__(self, job: Job[..., Any], **options: Any) -> None:
+        super().__init__(job, **options)
+        self._bodies = Threads(self._workers)
+
     async def run_async(self) -> JobResult:
         """The same in a running event loop, which never waits for a disk; batches are tasks."""
-        session = await aside(self._open)
+        session = await self._open_async()
+        signals = StopSignals(session.request_stop)
         try:
-            with StopSignals(session.request_stop) as signals:
+            with signals:
                 try:
                     result = await aside(self._prepare, session)
                     if result is None:
@@ -45,10 +53,23 @@ class AsyncRunner(Runner):
                     await aside(self._stopped, session, signals)
                 signals.raise_stop()
         except BaseException as error:
-            await aside(self._note_error, session, error)
+            # Where a signal ends the loop, its tasks are only told that they are cancelled.
+            is_cut = isinstance(error, asyncio.CancelledError) and signals.received == signal.SIGINT
+            await aside(self._note_error, session, KeyboardInterrupt() if is_cut else error)
             raise
         finally:
+            self._bodies.shutdown(wait=False, cancel_futures=True)
             await aside(self._let_go, session)
+
+    async def _open_async(self) -> Session:
+        try:
+            return await aside(self._open)
+        except asyncio.CancelledError:
+            # It was not stopped half way, so it may be open.
+            session: Session | None = getattr(self, "_session", None)
+            if session is not None:
+                await aside(session.close)
+            raise
 
     async def _run_batches_async(self, session: Session) -> None:
         outage = Outage(session, self._give_up_after)
@@ -67,7 +88,10 @@ class AsyncRunner(Runner):
                     if is_async(self._job.function):
                         await self._job(step.batch)
                     else:
-                        await aside(self._run_body, step.batch)
+                        # A body that hangs must not keep us: it is left behind when we end.
+                        await asyncio.wrap_future(self._bodies.submit(self._run_body, step.batch))
+                except asyncio.CancelledError as raised:
+                    error = raised if _is_cancelled() else _given_up(raised)
                 except BaseException as raised:
                     error = raised
             step, ending = await aside(_next_step, steps, error)
@@ -88,3 +112,16 @@ def _next_step(
         return (steps.send(None) if error is None else steps.throw(error)), None
     except StopIteration as end:
         return None, end.value
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancels the task that we are."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _given_up(error: asyncio.CancelledError) -> Exception:
+    """What a body met that waited for something cancelled: a failure, and no end of the run."""
+    failure = RuntimeError("what it waited for was cancelled")
+    failure.__cause__ = error
+    return failure

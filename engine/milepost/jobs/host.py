@@ -13,29 +13,23 @@ from milepost.jobs import notices
 from milepost.jobs.progress import display
 from milepost.jobs.signals import StopSignals
 from milepost.session.workload import Host
-from milepost.store import Store
 from milepost.text import counted, say
 from milepost.types import BatchStatus, ItemStatus, Outcome
 
 if TYPE_CHECKING:
-    import os
     from contextlib import AbstractContextManager
 
+    from milepost.jobs.place import Place
     from milepost.jobs.progress import ProgressFactory
     from milepost.session.batch import Batch
     from milepost.session.session import Session
     from milepost.session.workload import Workload
-    from milepost.types import Durability, Key
+    from milepost.types import Key
 
 WhenComplete = Literal["stop", "restart", "error"]
 
 WHEN_COMPLETE: Final[tuple[WhenComplete, ...]] = ("stop", "restart", "error")
 BATCH_KEY: Final = "items"
-
-
-def open_store(store: Store | str | os.PathLike[str] | None) -> Store:
-    """The store meant by a `store=` argument."""
-    return store if isinstance(store, Store) else Store(store)
 
 
 class LoopHost(Host):
@@ -49,18 +43,15 @@ class LoopHost(Host):
 
     def __init__(
         self,
-        name: str,
+        place: Place,
         *,
-        store: Store,
-        durability: Durability,
         when_complete: WhenComplete,
         params: Any,
         progress: bool | ProgressFactory | None,
     ) -> None:
         super().__init__()
-        self._name = name
-        self._store = store
-        self._durability: Durability = durability
+        self._name = place.name
+        self._place = place
         self._when_complete = when_complete
         self._params = params
         self._progress = progress
@@ -72,12 +63,12 @@ class LoopHost(Host):
 
     def open(self) -> Batch:
         """Open the session and have its one batch."""
-        session = self._store.session(self._name, durability=self._durability, execute=False)
+        session = self._place.open()
         self._session = session
         try:
             return self._enter(session)
         except BaseException:
-            session.close()
+            self._close(session)
             raise
 
     def _enter(self, session: Session) -> Batch:
@@ -97,7 +88,7 @@ class LoopHost(Host):
         if self._params is not None:
             session.keep_params(self._params)
         session.settle_death()
-        if not self._quiet:
+        if not (self._quiet or self._place.is_off):
             notices.say_start(session, in_items=True)
         self.failed_key = _raised_on(session)
         return session.batch(0) if session.recorded(0) else self._start(session, None)
@@ -131,7 +122,13 @@ class LoopHost(Host):
         try:
             self._finish_session(batch, session, work)
         finally:
+            self._close(session)
+
+    def _close(self, session: Session) -> None:
+        try:
             session.close()
+        finally:
+            self._place.leave()
 
     def _finish_session(self, batch: Batch, session: Session, work: Workload[Any]) -> None:
         state = session.live
@@ -168,7 +165,7 @@ class LoopHost(Host):
                 f" {counted(sums.total_items_failed, 'failed item')},"
                 f" {sums.total_items_processed:,} completed"
             )
-            if waiting:
+            if waiting and not self._place.is_off:
                 self._say(notices.waiting_line(session, waiting, "item"))
         else:
             done = counted(sums.total_items_processed, "item")
@@ -176,6 +173,12 @@ class LoopHost(Host):
 
     def leave(self, error: BaseException | None, *, on_purpose: bool) -> None:
         """The loop was left: end this run, and say as what."""
+        try:
+            self._leave(error, on_purpose=on_purpose)
+        finally:
+            self._place.leave()
+
+    def _leave(self, error: BaseException | None, *, on_purpose: bool) -> None:
         signals = self._signals
         session = self._session
         if session is None or session.closed:
@@ -194,13 +197,11 @@ class LoopHost(Host):
         else:
             session.end(Outcome.INTERRUPTED, error)
 
-    def stop(self) -> NoReturn:
+    def raise_stop(self) -> NoReturn:
         """End as the signal that asked for it would have."""
         signals = self._signals
-        self.detach()
-        self.leave(None, on_purpose=True)
         if signals is not None and signals.received is not None:
-            say(f"{self._name}: stopped after the item in hand; run it again to carry on")
+            say(f"{self._name}: stopped after the item in hand; {self._place.again}")
             signals.raise_stop()
         raise KeyboardInterrupt
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from milepost.errors import ConfigurationError
 from milepost.jobs.host import WHEN_COMPLETE
+from milepost.jobs.place import session_name
 from milepost.jobs.runner import Runner
 from milepost.session.arguments import check_choice, check_count, check_function, check_source
 from milepost.session.mapping import is_async
 from milepost.session.plan import PLANS
+from milepost.settings.configuration import configuration
 from milepost.storage.names import check_name
 from milepost.work.retry import Backoff
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from milepost.jobs.result import JobResult
     from milepost.session.plan import Plan
     from milepost.store import Store
-    from milepost.types import Durability
+    from milepost.types import Durability, JobConfig
     from milepost.work.pool import ExecutorOrFactory
 
 P = ParamSpec("P")
@@ -37,9 +39,10 @@ class Job(Generic[P, R]):
     Calling it calls the function itself. `run` carries on where the last run stopped.
 
     Attributes:
-        name: The session's name.
+        name: What the code calls it: the session's name, unless `batch_name` is another.
         workers: How many batches run at once, each in a thread.
         attempts: Tries a batch gets in one run where its error is recoverable.
+        config: How it presents itself, by the code; environment and file go before it.
         function: The undecorated function.
     """
 
@@ -63,6 +66,7 @@ class Job(Generic[P, R]):
         params: Any,
         give_up_after: int,
         executor: ExecutorOrFactory | None,
+        config: JobConfig | None = None,
     ) -> None:
         functools.update_wrapper(self, function)
         if not callable(batches):
@@ -88,6 +92,7 @@ class Job(Generic[P, R]):
         self.params = params
         self.give_up_after = check_count("give_up_after", give_up_after, least=0)
         self.executor = executor
+        self.config = config
         if executor is not None and is_async(function):
             raise TypeError(
                 f"job {name!r} is a coroutine function: it runs as tasks of an event loop, and no"
@@ -100,6 +105,11 @@ class Job(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<Job {self.name!r}>"
+
+    @property
+    def session(self) -> str:
+        """The name of its session, as environment, file and code have it now."""
+        return session_name(self.name, self.config)
 
     def run(
         self,
@@ -170,7 +180,13 @@ class Job(Generic[P, R]):
         give_up_after: int | None,
         executor: ExecutorOrFactory | None,
     ) -> dict[str, Any]:
-        """What a run goes by: its own options, else the decorator's."""
+        """What a run goes by: its own options, else those of the file, else the decorator's."""
+        said = configuration().job_options(self.name)
+        workers = said.workers if workers is None else workers
+        attempts = said.attempts if attempts is None else attempts
+        executor = said.executor if executor is None else executor
+        if give_up_after is None:
+            give_up_after = said.give_up_after
         give_up = self.give_up_after if give_up_after is None else give_up_after
         return {
             "store": self.store if store is None else store,
@@ -185,8 +201,14 @@ class Job(Generic[P, R]):
             "progress": self.progress if progress is None else progress,
             "params": self.params if params is None else params,
             "give_up_after": check_count("give_up_after", give_up, least=0),
-            "executor": self.executor if executor is None else executor,
+            "executor": self._executor(executor),
         }
+
+    def _executor(self, executor: ExecutorOrFactory | None) -> ExecutorOrFactory | None:
+        # Where the function is one for batches in this process, threads are what it has anyway.
+        if executor is None or (executor == "threads" and self.executor is None):
+            return self.executor
+        return executor
 
 
 _NOT_PLAIN = (
@@ -213,6 +235,7 @@ def job(
     params: Any = None,
     give_up_after: int = 20,
     executor: ExecutorOrFactory | None = None,
+    config: JobConfig | None = None,
 ) -> Callable[[Callable[P, R]], Job[P, R]]:
     """Make a function over one batch into a job over all of them.
 
@@ -239,6 +262,8 @@ def job(
             the run ends with `OutageError`; 0 for never.
         executor: A `concurrent.futures.Executor`, or a function that makes one. The function then
             gets a `RemoteBatch` and returns what became of its items, as `update_items` takes it.
+            Also by name: `"threads"`, `"processes"`, `"dask://HOST:PORT"`.
+        config: How it presents itself; what environment and file say goes before it.
 
     A coroutine function runs as tasks of an event loop, `workers` batches at once.
     """
@@ -268,6 +293,7 @@ def job(
             params=params,
             give_up_after=give_up_after,
             executor=executor,
+            config=config,
         )
 
     return decorate

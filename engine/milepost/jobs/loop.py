@@ -7,7 +7,8 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from milepost.errors import ConfigurationError
-from milepost.jobs.host import WHEN_COMPLETE, LoopHost, open_store
+from milepost.jobs.host import WHEN_COMPLETE, LoopHost
+from milepost.jobs.place import Place
 from milepost.session.arguments import check_choice, check_source
 from milepost.session.items import Items
 
@@ -116,9 +117,7 @@ def resume(
     if source is None:  # pyright: ignore[reportUnnecessaryComparison]  # callers are not all typed
         check_source(source, "the source of the items")
     host = LoopHost(
-        name,
-        store=open_store(store),
-        durability=durability,
+        Place(name, store, durability),
         when_complete=when_complete,
         params=params,
         progress=progress,

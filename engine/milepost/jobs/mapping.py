@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from milepost.jobs.host import WHEN_COMPLETE, LoopHost, open_store
+from milepost.jobs.host import WHEN_COMPLETE, LoopHost
 from milepost.jobs.loop import refuse_while_importing
+from milepost.jobs.place import Place
 from milepost.session.arguments import check_choice, check_source
 from milepost.session.dispatch import Rules
 from milepost.session.mapping import Mapped, mapped
@@ -98,7 +99,8 @@ def map(  # noqa: A001
         name: The session's name.
         workers: How many items run at once.
         executor: A `concurrent.futures.Executor`, or a function that makes one: processes, `loky`,
-            Dask. One that was made here is shut down here, and made anew when it breaks.
+            Dask. One that was made here is shut down here, and made anew when it breaks. Also by
+            name: `"threads"`, `"processes"`, `"dask://HOST:PORT"`.
         attempts: Tries an item gets in one run where its error is recoverable.
         give_up_after: So many failures in a row are an outage: those items are put back, and
             `OutageError` is raised; 0 for never.
@@ -116,9 +118,7 @@ def map(  # noqa: A001
     if source is None:
         check_source(source, "the source of the items")
     host = LoopHost(
-        name,
-        store=open_store(store),
-        durability=durability,
+        Place(name, store, durability),
         when_complete=when_complete,
         params=params,
         progress=progress,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from milepost.clock import utc
 from milepost.model.estimate import batch_counts, item_counts
 from milepost.storage import location
-from milepost.text import counted, say
+from milepost.text import counted, plural, say
 
 if TYPE_CHECKING:
     from milepost.session.session import Session
@@ -22,7 +22,7 @@ def say_start(session: Session, *, in_items: bool) -> None:
         say(f"{session.name}: {each}")
     suspects = len(session.live.suspects)
     if suspects and not in_items:
-        what = counted(suspects, "batch") if suspects == 1 else f"{suspects:,} things"
+        what = counted(suspects, session.batch_word) if suspects == 1 else f"{suspects:,} things"
         say(f"{session.name}: {what} in hand at the death before, to run alone first")
     for finding in session.findings:
         say(f"{session.name}: {'DAMAGE' if finding.is_error else 'note'}: {finding.message}")
@@ -40,7 +40,12 @@ def start_line(session: Session, *, in_items: bool) -> str:
     else:
         batches = batch_counts(state)
         total = state.total_batches
-        done = f"{batches.completed:,} of {total:,} batches done" if total else "no batch done"
+        word = session.batch_word
+        done = (
+            f"{batches.completed:,} of {total:,} {plural(word)} done"
+            if total
+            else f"no {word} done"
+        )
         failed = batches.failed
     extra = f", {failed:,} failed" if failed else ""
     died = " after its process died" if session.was_dead else ""

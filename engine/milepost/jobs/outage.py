@@ -38,7 +38,8 @@ class Outage:
                 self._put_back()
 
     def _put_back(self) -> None:
-        session, failed = self._session, self._failed
+        session = self._session
+        failed, self._failed = self._failed, []
         last = session.live.failed_batches[failed[-1]]
         items = {number: keys for number in failed if (keys := self._failed_items(number))}
         session.put_back(failed, items)

@@ -19,7 +19,7 @@ from milepost.model.estimate import (
     progress,
     remaining_ns,
 )
-from milepost.text import shortened, text_width
+from milepost.text import plural, shortened, text_width
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,16 +45,17 @@ def progress_line(session: Session) -> str:
     batches, items = batch_counts(state), item_counts(state)
     grows = is_growing(state)
     share = progress(state)
+    words = plural(session.batch_word)
     parts = [session.name]
     if share is not None:
         parts.append(f"at most {share:.0%}" if grows else f"{share:4.0%}")
     if (state.total_batches or 0) > 1:
-        parts.append(f"{batches.completed:,}/{state.total_batches:,} batches")
+        parts.append(f"{batches.completed:,}/{state.total_batches:,} {words}")
     finished = items.completed + items.failed + items.skipped
     known = finished + items.pending + items.processing
     parts.append(f"{finished:,} of at least {known:,} items" if grows else f"{finished:,} items")
     if batches.failed or items.failed:
-        parts.append(f"{batches.failed:,} batches failed, {items.failed:,} items failed")
+        parts.append(f"{batches.failed:,} {words} failed, {items.failed:,} items failed")
     elapsed = active_ns(state)
     if elapsed > 0 and finished:
         parts.append(f"{finished / (elapsed / 1e9):,.1f}/s")

@@ -12,7 +12,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterable, Mapping
-from concurrent.futures import BrokenExecutor
+from concurrent.futures import BrokenExecutor, wait
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -23,7 +23,7 @@ from milepost.session.keys import check_key
 from milepost.session.workload import StopRequested
 from milepost.types import ItemStatus, Key
 from milepost.work.gate import Gate
-from milepost.work.pool import Engine
+from milepost.work.pool import Engine, outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -57,6 +57,15 @@ class RemoteBatch(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     payload: Any
     done: frozenset[Key] = frozenset()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise AttributeError(
+            f"a batch in the hands of an executor has no {name!r}: it is plain data, in another"
+            " process perhaps; return what became of its items, as tuples of key and"
+            " milepost.ItemStatus"
+        )
 
     def is_done(self, key: Key) -> bool:
         """Whether an item of it is done."""
@@ -128,13 +137,14 @@ class Remote:
 
     def _await(self, future: Future[Any]) -> Any:
         while True:
-            try:
-                return future.result(timeout=_POLL_SECONDS)
-            except TimeoutError:
-                if future.done():
-                    raise  # the function's own
-                if self._session.stop_requested and future.cancel():
-                    raise StopRequested from None
+            done, _ = wait([future], timeout=_POLL_SECONDS)
+            if done:
+                value, error = outcome(future)
+                if error is not None:
+                    raise error
+                return value
+            if self._session.stop_requested and future.cancel():
+                raise StopRequested
 
     def close(self, *, wait: bool) -> None:
         """Start nothing more; with `wait`, return when what runs has ended."""

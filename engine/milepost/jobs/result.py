@@ -7,6 +7,7 @@ import msgspec
 from milepost.errors import JobFailedError
 from milepost.model.state import SessionStatistics
 from milepost.storage.location import command
+from milepost.text import counted
 from milepost.types import Outcome
 
 EXIT_FAILED_BATCHES = 3
@@ -17,12 +18,13 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: The session's name.
-        store: Absolute path of the store it is in.
+        store: Absolute path of the store it is in; empty where milepost is off.
         outcome: `COMPLETED`, or `FAILED` with failed batches.
         completed: How many batches are completed, over all runs.
         failures: Key of each failed batch to why it failed.
         did_nothing: Whether there was nothing to do.
         statistics: Running sums over the whole session.
+        region_type: What a batch of it is called.
     """
 
     name: str
@@ -32,6 +34,7 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
     failures: dict[str, str]
     did_nothing: bool
     statistics: SessionStatistics
+    region_type: str = "batch"
 
     @property
     def exit_code(self) -> int:
@@ -43,9 +46,11 @@ class JobResult(msgspec.Struct, frozen=True, kw_only=True):
         if self.failures:
             key, reason = next(iter(self.failures.items()))
             raise JobFailedError(
-                f"{len(self.failures)} batches of {self.name!r} failed, for example {key!r}:"
-                f" {reason}",
+                f"{counted(len(self.failures), self.region_type)} of {self.name!r} failed, for"
+                f" example {key!r}: {reason}",
                 failures=self.failures,
                 hint=f"see them: {command(self.store, 'show', self.name, '--failed')};"
-                f" try again: {command(self.store, 'retry', self.name)}",
+                f" try again: {command(self.store, 'retry', self.name)}"
+                if self.store
+                else "milepost is off and kept nothing: run it all again",
             )

@@ -29,8 +29,8 @@ from milepost.errors import (
     UnfinishedError,
 )
 from milepost.jobs import notices
-from milepost.jobs.host import open_store
 from milepost.jobs.outage import Outage
+from milepost.jobs.place import Place
 from milepost.jobs.progress import display
 from milepost.jobs.remote import Remote, WorkerDiedError
 from milepost.jobs.result import JobResult
@@ -96,10 +96,9 @@ class Runner:
         executor: ExecutorOrFactory | None,
     ) -> None:
         self._job = job
-        self._store = open_store(store)
+        self._place = Place(job.name, store, durability, job.config)
         self._workers = workers
         self._attempts = attempts
-        self._durability: Durability = durability
         self._plan: Plan = plan
         self._when_complete = when_complete
         self._total = total
@@ -134,7 +133,7 @@ class Runner:
             self._let_go(session)
 
     def _open(self) -> Session:
-        session = self._store.session(self._job.name, durability=self._durability, execute=False)
+        session = self._place.open()
         self._session = session
         return session
 
@@ -153,12 +152,15 @@ class Runner:
     def _let_go(self, session: Session) -> None:
         if self._remote is not None:
             self._remote.close(wait=False)
-        session.close()
+        try:
+            session.close()
+        finally:
+            self._place.leave()
 
     def _stopped(self, session: Session, signals: StopSignals) -> None:
         on_purpose = signals.received in {None, signal.SIGINT}
         session.end(Outcome.STOPPED if on_purpose else Outcome.INTERRUPTED)
-        self._say(f"{session.name}: stopped after the items in hand; run it again to carry on")
+        self._say(f"{session.name}: stopped after the items in hand; {self._place.again}")
 
     def _prepare(self, session: Session) -> JobResult | None:
         """Begin this run; a result where there is nothing to do."""
@@ -178,7 +180,7 @@ class Runner:
         if self._params is not None:
             session.keep_params(self._params)
         session.settle_death()
-        if not self._quiet:
+        if not (self._quiet or self._place.is_off):
             notices.say_start(session, in_items=False)
         if not ended or self._plan == "extend":
             ended = not self._ensure_plan(session) and ended
@@ -209,7 +211,7 @@ class Runner:
     def _nothing_to_do(self, session: Session) -> JobResult:
         if session.live.failed_batches:
             count = len(session.live.failed_batches)
-            self._say(notices.waiting_line(session, count, "batch"))
+            self._say(notices.waiting_line(session, count, session.batch_word))
         else:
             self._say(notices.complete_line(session))
         return self._result(session, did_nothing=True)
@@ -328,27 +330,28 @@ class Runner:
         state = session.live  # nobody changes it any more
         return JobResult(
             name=session.name,
-            store=session.store_path,
+            store="" if self._place.is_off else session.store_path,
             outcome=state.outcome or Outcome.COMPLETED,
             completed=len(state.completed_batches),
             failures={each.batch_id: each.error_message for each in state.failed_batches.values()},
             did_nothing=did_nothing,
             statistics=session.statistics,
+            region_type=session.batch_word,
         )
 
     def _say_end(self, session: Session, result: JobResult) -> None:
         items = counted(result.statistics.total_items_processed, "item")
-        batches = counted(result.completed, "batch")
+        batches = counted(result.completed, session.batch_word)
         if not result.failures:
             self._say(f"{session.name}: complete, {batches}, {items}")
             return
-        failed = counted(len(result.failures), "batch")
+        failed = counted(len(result.failures), session.batch_word)
         self._say(f"{session.name}: ended with {failed} failed, {batches} completed, {items}")
         for key, reason in list(result.failures.items())[:3]:
             self._say(f"{session.name}: failed: {key}: {reason:.200}")
         left = len(result.failures) - len(session.recoverable())
-        if left:
-            self._say(notices.waiting_line(session, left, "batch"))
+        if left and not self._place.is_off:
+            self._say(notices.waiting_line(session, left, session.batch_word))
 
     def _say(self, line: str) -> None:
         if not self._quiet:

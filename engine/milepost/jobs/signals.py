@@ -1,6 +1,7 @@
 """Ctrl-C and SIGTERM while work runs: finish the item in hand, save, stop.
 
-- Handlers are set in the main thread only, only over Python's defaults, and are put back.
+- Handlers are set in the main thread only, only over Python's defaults, and are put back. The one
+  by which `asyncio.run` cancels its main task is such a default.
 - The first signal asks the work to stop. What is in hand after `GRACE_SECONDS` is dropped, and
   a second signal drops it at once: then `KeyboardInterrupt` (or `SystemExit(143)`) is raised where
   the work is.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -45,8 +47,9 @@ class StopSignals:
                 (signal.SIGINT, signal.default_int_handler),
                 (signal.SIGTERM, signal.SIG_DFL),
             ):
-                if signal.getsignal(number) is default:
-                    self._before[number] = default
+                before = signal.getsignal(number)
+                if before is default or _is_of_asyncio(before):
+                    self._before[number] = before
                     signal.signal(number, self._handle)
         return self
 
@@ -59,9 +62,9 @@ class StopSignals:
         if threading.current_thread() is not threading.main_thread():
             return
         while self._before:
-            number, default = self._before.popitem()
+            number, before = self._before.popitem()
             if signal.getsignal(number) == self._handle:
-                signal.signal(number, default)
+                signal.signal(number, before)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         if self.received is not None:
@@ -91,3 +94,11 @@ class StopSignals:
         if self.received == signal.SIGTERM:
             raise SystemExit(EXIT_TERMINATED)
         raise KeyboardInterrupt
+
+
+def _is_of_asyncio(handler: object) -> bool:
+    """Whether it is the handler that `asyncio.run` sets; asyncio itself is not loaded for that."""
+    return (
+        isinstance(handler, functools.partial)
+        and getattr(handler.func, "__module__", "") == "asyncio.runners"
+    )

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+from milepost.errors import OutageError
 from milepost.jobs.signals import GRACE_SECONDS
 from milepost.model.events import BatchCompleted, BatchFailed
 from milepost.session.workload import StopRequested
@@ -125,7 +126,11 @@ class Workers:
             ended = _drain(self._ends, wait=alive)
             failure = failure or next((each.error for each in ended if each.error), None)
             session.end_batches([each.ending for each in ended if each.ending is not None])
-            self._outage.note(each.number for each in ended if each.error is None)
+            try:
+                self._outage.note(each.number for each in ended if each.error is None)
+            except OutageError as error:  # what is in hand may still end
+                failure = failure or error
+                self._give_up = True
             with self._changed:
                 self._in_hand.difference_update(each.number for each in ended)
                 self._changed.notify_all()

@@ -22,7 +22,7 @@ import time
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 from milepost.errors import ConfigurationError, MilepostError
-from milepost.settings import as_environment
+from milepost.settings.environment import as_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,8 +38,11 @@ _PASSING: Final = {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 def environment(
     config: RecoveryConfig, store_path: str, session: str | None = None
 ) -> dict[str, str]:
-    """A child's: ours, our store, our settings; one command for many sessions learns which."""
-    more = {"MILEPOST_STORE": store_path}
+    """A child's: ours, our store, our settings; one command for many sessions learns which.
+
+    Who asked for work to be carried on means it, whatever `auto_resume` says to a run by hand.
+    """
+    more = {"MILEPOST_STORE": store_path, "MILEPOST_AUTO_RESUME": "true"}
     if session is not None:
         more["MILEPOST_SESSION"] = session
     return {**os.environ, **as_environment(config), **more}

@@ -242,6 +242,9 @@ class Archive:
         """Write the manifest anew."""
         if journals is None:
             journals = history.journals(self._folder)
+        # One that a killed writer had begun and not written holds nothing that could be missed.
+        own = self._turn.epoch
+        journals = [each for each in journals if each.first <= state.sequence or each.epoch == own]
         manifests.write(
             self._folder,
             manifests.Manifest(

@@ -1,12 +1,19 @@
 """What must not keep an event loop waiting, done aside.
 
-asyncio is loaded where a loop runs already; a plain program should not pay for it.
+- Each piece of work has a thread of its own: those that an event loop lends may all be busy with
+  the program's work, and one that hangs would keep the program from its end.
+- What waits for a disk is not stopped half way: who is cancelled meanwhile goes on when it has
+  ended. So nothing is opened that nobody would close.
+- asyncio is loaded where a loop runs already; a plain program should not pay for it.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, TypeVar
+import threading
+from concurrent.futures import Future
+from contextvars import ContextVar, copy_context
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -14,12 +21,71 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+_on_behalf_of: Final[ContextVar[threading.Thread | None]] = ContextVar(
+    "milepost_on_behalf_of", default=None
+)
+_left: Final[set[threading.Thread]] = set()
+"""Threads in which something ends that nobody could wait for."""
 
-async def aside(work: Callable[..., R], *args: Any, **kwargs: Any) -> R:
+
+async def aside(work: Callable[..., R], *args: Any) -> R:
     """Do it in a thread; what it raises is raised here."""
-    from asyncio import to_thread  # noqa: PLC0415  # see above
+    import asyncio  # noqa: PLC0415  # see above
 
-    return await to_thread(work, *args, **kwargs)
+    future: Future[R] = Future()
+    context = copy_context()
+    context.run(_on_behalf_of.set, working_thread())
+
+    def run() -> None:
+        nonlocal work, args
+        try:
+            value = context.run(work, *args)
+        except BaseException as error:  # it is for whoever waits
+            future.set_exception(error)
+        else:
+            # A loop that goes on and drops its iterator must be the last to know it: what ends with
+            # it ends there, and not in this thread.
+            del work, args
+            future.set_result(value)
+
+    threading.Thread(target=run, name="milepost-aside", daemon=True).start()
+    ended = asyncio.wrap_future(future)
+    cancelled: asyncio.CancelledError | None = None
+    while not ended.done():
+        try:
+            await asyncio.wait([ended])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        ended.exception()  # it is looked at, so that nobody else complains
+        raise cancelled
+    return ended.result()
+
+
+def working_thread() -> threading.Thread:
+    """The thread whose work this is; for what is done aside, that of the event loop."""
+    return _on_behalf_of.get() or threading.current_thread()
+
+
+def leave_aside(work: Callable[[], object]) -> None:
+    """Do it in a thread that nobody waits for but `wait_for_left`, and the end of the program."""
+
+    def run() -> None:
+        try:
+            with contextlib.suppress(Exception):
+                work()
+        finally:
+            _left.discard(thread)
+
+    thread = threading.Thread(target=run, name="milepost-leaving")
+    _left.add(thread)
+    thread.start()
+
+
+def wait_for_left() -> None:
+    """Return when all that was left has ended, so that what it held may be opened again."""
+    for thread in list(_left):
+        thread.join()
 
 
 def running_loop() -> AbstractEventLoop | None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
+from milepost.session.consumer import TaskConsumer
 from milepost.session.mapping import OUR_FAULT, Mapping
 from milepost.session.outputs import in_function
 from milepost.session.workload import Host, StopRequested
@@ -36,10 +37,8 @@ class AsyncMapped(Mapping[T, R]):
         total: int | None = None,
     ) -> None:
         super().__init__(host, source, rules, key=key, total=total)
-        self._function = function
-        self._tasks: dict[asyncio.Task[R], Ticket[T]] = {}
-        self._ends: deque[asyncio.Task[R]] = deque()
-        self._news = asyncio.Event()
+        self._crew = _Crew(function)
+        self._consumer = TaskConsumer()
 
     def __aiter__(self) -> AsyncMapped[T, R]:
         return self
@@ -50,6 +49,7 @@ class AsyncMapped(Mapping[T, R]):
         )
 
     async def __anext__(self) -> tuple[T, R]:
+        self._consumer.check()
         if self._ended:
             raise StopAsyncIteration
         try:
@@ -60,7 +60,7 @@ class AsyncMapped(Mapping[T, R]):
             if self._host.owns_session:
                 await self._close_async(error, on_purpose=False)
             else:
-                await self._end_tasks()
+                await self._crew.end()
             raise
 
     async def _advance(self) -> tuple[T, R]:
@@ -69,27 +69,14 @@ class AsyncMapped(Mapping[T, R]):
         while not self._ready:
             await self._fill(dispatch)
             if self._is_stopping() and dispatch.is_empty_handed:
-                await self._end_tasks()
-                self._host.stop()
+                await self._stop_async()
             if dispatch.is_idle and not self._has_more:
-                await self._end_tasks()
                 await self._end_async()
                 raise StopAsyncIteration
-            await self._wait(self._seconds_to_wait(dispatch))
-            while self._ends:
-                self._note_end(dispatch, self._ends.popleft())
+            for ticket, task in await self._crew.ended(self._seconds_to_wait(dispatch)):
+                self._note_end(dispatch, ticket, task)
         await self._fill(dispatch)
         return self._show()
-
-    async def _wait(self, seconds: float) -> None:
-        """Until a task ends, or the time is over."""
-        if not self._ends:
-            self._news.clear()
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._news.wait()
-            except TimeoutError:
-                return
 
     async def _fill(self, dispatch: Dispatch[T]) -> None:
         begun: list[Ticket[T]] = []
@@ -104,9 +91,7 @@ class AsyncMapped(Mapping[T, R]):
                 await self._off_loop(self._begin)
             await self._off_loop(dispatch.commit)
         for ticket in begun:
-            task = asyncio.create_task(self._run(ticket))
-            self._tasks[task] = ticket
-            task.add_done_callback(self._note_done)
+            self._crew.start(ticket)
 
     async def _begin_next(self, dispatch: Dispatch[T]) -> Ticket[T] | None:
         if self._has_more:
@@ -118,16 +103,7 @@ class AsyncMapped(Mapping[T, R]):
             self._has_more = False
         return dispatch.begin_rest()
 
-    async def _run(self, ticket: Ticket[T]) -> R:
-        in_function.set(ticket.slip)  # a task has a context of its own
-        return await self._function(ticket.item)
-
-    def _note_done(self, task: asyncio.Task[R]) -> None:
-        self._ends.append(task)
-        self._news.set()
-
-    def _note_end(self, dispatch: Dispatch[T], task: asyncio.Task[R]) -> None:
-        ticket = self._tasks.pop(task)
+    def _note_end(self, dispatch: Dispatch[T], ticket: Ticket[T], task: asyncio.Task[R]) -> None:
         if task.cancelled():
             dispatch.raised(ticket, asyncio.CancelledError("cancelled"), time.monotonic())
             return
@@ -140,22 +116,68 @@ class AsyncMapped(Mapping[T, R]):
         else:
             dispatch.raised(ticket, error, time.monotonic())
 
-    async def _end_tasks(self) -> None:
-        tasks = list(self._tasks)
-        self._cancel_tasks()
-        if tasks:
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _cancel_tasks(self) -> None:
-        tasks, self._tasks = self._tasks, {}
-        for task in tasks:
-            task.remove_done_callback(self._note_done)
-            task.cancel()
+    def _put_down(self) -> None:
+        super()._put_down()
+        self._crew.cancel()
 
     async def _close_async(self, error: BaseException | None, *, on_purpose: bool) -> None:
-        await self._end_tasks()
-        await super()._close_async(error, on_purpose=on_purpose)
+        try:
+            await self._crew.end()
+        finally:
+            await super()._close_async(error, on_purpose=on_purpose)
 
-    def _close(self, error: BaseException | None, *, on_purpose: bool) -> None:
-        self._cancel_tasks()
-        super()._close(error, on_purpose=on_purpose)
+
+class _Crew(Generic[T, R]):
+    """The tasks of one map.
+
+    They know nothing of the loop over their results, so that one that is left lets go of them.
+    """
+
+    def __init__(self, function: Callable[[T], Awaitable[R]]) -> None:
+        self._function = function
+        self._tasks: dict[asyncio.Task[R], Ticket[T]] = {}
+        self._ended: deque[asyncio.Task[R]] = deque()
+        self._news = asyncio.Event()
+
+    def start(self, ticket: Ticket[T]) -> None:
+        """Have the function run on an item."""
+        task = asyncio.create_task(_run(self._function, ticket))
+        self._tasks[task] = ticket
+        task.add_done_callback(self._note_done)
+
+    async def ended(self, seconds: float) -> list[tuple[Ticket[T], asyncio.Task[R]]]:
+        """What has ended, at least one, or nothing when the time is over."""
+        if not self._ended:
+            self._news.clear()
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._news.wait()
+            except TimeoutError:
+                return []
+        ended = [(self._tasks.pop(task), task) for task in self._ended]
+        self._ended.clear()
+        return ended
+
+    def cancel(self) -> list[asyncio.Task[R]]:
+        """Ask all to end; what they return is nobody's any more."""
+        tasks = list(self._tasks)
+        self._tasks.clear()
+        self._ended.clear()
+        for task in tasks:
+            task.remove_done_callback(self._note_done)
+            if not task.cancel() and not task.cancelled():
+                task.exception()  # it is looked at, so that nobody else complains
+        return tasks
+
+    async def end(self) -> None:
+        """Return when all have ended."""
+        await asyncio.gather(*self.cancel(), return_exceptions=True)
+
+    def _note_done(self, task: asyncio.Task[R]) -> None:
+        self._ended.append(task)
+        self._news.set()
+
+
+async def _run(function: Callable[[T], Awaitable[R]], ticket: Ticket[T]) -> R:
+    in_function.set(ticket.slip)  # a task has a context of its own
+    return await function(ticket.item)

@@ -299,7 +299,7 @@ class Batch:
             writer.ready()
             batch = self._require_active()
             counts = processed is not None or failed is not None
-            tracked = batch.items_finished or batch.open
+            tracked = batch.items_known or batch.is_positional
             if counts and tracked and not batch.is_counted:
                 raise ValueError(
                     f"batch {self.key!r} tracks its items one by one; processed= and failed= are"
@@ -458,6 +458,18 @@ class Batch:
                 f" {worst.item_id!r}: {worst.error_message or 'no reason given'}",
                 BatchErrorType.UNKNOWN_ERROR if worst.error_type is None else worst.error_type,
                 any(item.is_recoverable for item in failed),
+            )
+        left = len(batch.queued)
+        if left:
+            # Only here are they known: a batch that ended well would lose them without a word.
+            return e.BatchFailed(
+                writer.next_sequence,
+                writer.now_ns(),
+                self.number,
+                f"{left:,} items that were found on the way were never begun, for example"
+                f" {next(iter(batch.queued))!r}",
+                BatchErrorType.UNKNOWN_ERROR,
+                is_recoverable=True,
             )
         if metrics is None and writer.settings.tracker.enable_performance_metrics:
             metrics = self._measure(batch)

@@ -5,6 +5,7 @@
   would acknowledge everything with nothing done.
 - `list`, `tuple` and `sorted` first ask the iterator for a length hint, from the very instruction
   that then pulls; a `for` loop does not. Unpacking is known by its instruction.
+- In an event loop a second task that pulls while the first is at work would do the same.
 - Where an interpreter does not tell, nothing is refused: `docs/consumers.md` says what cannot be
   seen, and how to write it.
 """
@@ -14,11 +15,13 @@ from __future__ import annotations
 import dis
 import sys
 import threading
-from typing import TYPE_CHECKING, Final
+import weakref
+from typing import TYPE_CHECKING, Any, Final
 
 from milepost.errors import ConsumerError
 
 if TYPE_CHECKING:
+    from asyncio import Task
     from types import CodeType, FrameType
 
 _UNPACKING: Final = frozenset(
@@ -38,8 +41,8 @@ _LEAVING: Final = frozenset(
     dis.opmap[name] for name in ("POP_TOP", "POP_ITER", "END_FOR") if name in dis.opmap
 )
 _HINT: Final = (
-    "do the work in the body of a for loop; for several at once use a job with workers=; to have"
-    " them all at once, read the source itself"
+    "do the work in the body of a for loop; for several at once use milepost.map or a job with"
+    " workers=; to have them all at once, read the source itself"
 )
 
 
@@ -84,6 +87,30 @@ class Consumer:
                 hint=_HINT,
             )
         self._allowed = here
+
+
+class TaskConsumer:
+    """Who may pull from one async iterator: one task of the event loop at a time."""
+
+    def __init__(self) -> None:
+        self._task: weakref.ref[Task[Any]] | None = None
+
+    def check(self) -> None:
+        """Raise `ConsumerError` if the task that pulled before is still at work."""
+        from asyncio import current_task  # noqa: PLC0415  # it is loaded where tasks run
+
+        task = current_task()
+        before = None if self._task is None else self._task()
+        if before is task or task is None:
+            return
+        if before is not None and not before.done():
+            raise ConsumerError(
+                "these items are pulled by a second task while the first is still at work; it would"
+                " acknowledge items whose work is not done",
+                hint="loop in one task; for several at once use milepost.map, or a job with"
+                " workers=",
+            )
+        self._task = weakref.ref(task)
 
 
 def left_on_purpose() -> bool:

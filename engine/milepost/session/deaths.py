@@ -117,10 +117,8 @@ def _message(suspect: Suspect, batch: ActiveBatch) -> str:
     known = [f"phase {_phase(batch.current_phase)}"]
     if suspect.last_death:
         known.insert(0, suspect.last_death)
-    return (
-        f"poison: its process died {counted(suspect.deaths, 'time')} in a row with this alone in hand"
-        f" ({', '.join(known)})"
-    )
+    often = counted(suspect.deaths, "time")
+    return f"poison: its process died {often} in a row with this alone in hand ({', '.join(known)})"
 
 
 def _phase(phase: Phase) -> str:

@@ -22,7 +22,7 @@ from milepost.errors import OutageError
 from milepost.model.events import ItemChange
 from milepost.session.feed import Feed, PositionFeed, Taken
 from milepost.session.outcomes import Retry, Skip
-from milepost.session.outputs import Slip
+from milepost.session.outputs import Outputs, Slip
 from milepost.types import BatchErrorType, ItemStatus, Key
 from milepost.work.retry import Backoff
 
@@ -64,10 +64,10 @@ class Ticket(Generic[T]):
 
     __slots__ = ("breaks", "item", "key", "slip", "tries")
 
-    def __init__(self, taken: Taken[T]) -> None:
+    def __init__(self, taken: Taken[T], outputs: Outputs) -> None:
         self.key = taken.key
         self.item = taken.item
-        self.slip = Slip()
+        self.slip = Slip(outputs)
         self.tries = 0
         self.breaks = 0
 
@@ -123,7 +123,7 @@ class Dispatch(Generic[T]):
 
     def begin(self, taken: Taken[T]) -> Ticket[T]:
         """Begin an item of the source."""
-        return self._begun(Ticket(taken))
+        return self._begun(Ticket(taken, self._batch.session.outputs))
 
     def begin_rest(self) -> Ticket[T] | None:
         """Begin what was found on the way; then, when all else has ended, what failed before."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from milepost.errors import ConfigurationError, MilepostError
 from milepost.model.arms.items import TAKEN_MAX
 from milepost.session.arguments import check_count
-from milepost.session.consumer import Consumer
+from milepost.session.consumer import Consumer, TaskConsumer
 from milepost.session.feed import Feed, PositionFeed, Taken
 from milepost.session.outputs import Slip
 from milepost.session.workload import Host, StopRequested, Workload, verdict_of
@@ -54,6 +54,7 @@ class Items(Workload[T]):
             raise ConfigurationError(f"chunk is {chunk:,}; at most {TAKEN_MAX:,} go in one")
         self._chunk = chunk
         self._consumer = Consumer()
+        self._task_consumer = TaskConsumer()
         self._slip: Slip | None = None
 
     # Iterating.
@@ -87,7 +88,7 @@ class Items(Workload[T]):
         feed = self._prepared()
         if self.session.stop_requested:
             self._acknowledge()
-            self._host.stop()
+            self._stop()
         if not self._answers_at_once:
             self._acknowledge()
         try:
@@ -104,6 +105,7 @@ class Items(Workload[T]):
         return self._given_out(taken)
 
     async def __anext__(self) -> T:
+        self._task_consumer.check()
         if self._ended:
             raise StopAsyncIteration
         try:
@@ -119,7 +121,7 @@ class Items(Workload[T]):
         feed = await self._prepared_async()
         if self.session.stop_requested:
             await self._off_loop(self._acknowledge)
-            self._host.stop()
+            await self._stop_async()
         if not self._answers_at_once:
             await self._off_loop(self._acknowledge)
         try:
@@ -207,7 +209,7 @@ class Items(Workload[T]):
 
     def _slip_in_hand(self) -> Slip | None:
         if self._slip is None and self.keys:
-            self._slip = Slip()
+            self._slip = Slip(self.session.outputs)
         return self._slip
 
     def _note_error(self, error: BaseException | None) -> None:

@@ -100,10 +100,7 @@ class Mapping(Workload[T], Generic[T, R]):
         return _POLL_SECONDS if until_due is None else min(_POLL_SECONDS, until_due)
 
     def _slip_in_hand(self) -> Slip | None:
-        slip = in_function.get()
-        if slip is None and self._shown is not None:
-            slip = self._shown.slip
-        return slip
+        return self._shown.slip if self._shown is not None else None
 
     def _note_error(self, error: BaseException | None) -> None:
         shown, dispatch = self._shown, self._dispatch
@@ -175,8 +172,7 @@ class Mapped(Mapping[T, R]):
         while not self._ready:
             self._fill(dispatch)
             if self._is_stopping() and dispatch.is_empty_handed:
-                self._let_go(wait=True)
-                self._host.stop()
+                self._stop()
             if dispatch.is_idle and not self._has_more:
                 self._let_go(wait=True)
                 self._end()

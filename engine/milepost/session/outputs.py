@@ -36,11 +36,18 @@ in_function: Final[ContextVar[Slip | None]] = ContextVar("milepost_slip", defaul
 
 
 class Slip:
-    """The rows that an item in hand has written so far."""
+    """The rows that an item in hand has written so far.
 
-    __slots__ = ("is_open", "rows")
+    Attributes:
+        outputs: Those of its session: another session's rows are not its matter.
+        rows: What it has written, by file.
+        is_open: Whether it takes more.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("is_open", "outputs", "rows")
+
+    def __init__(self, outputs: Outputs) -> None:
+        self.outputs = outputs
         self.rows: dict[OutputFile, list[bytes]] = {}
         self.is_open = True
 
@@ -86,7 +93,9 @@ class Output:
             row = bytes(data)
         else:
             raise EncodingError(f"a row is text or bytes, not {type(data).__name__}: {data!r:.80}")
-        slip = in_function.get() or self._slip()
+        slip = in_function.get()
+        if slip is None or slip.outputs is not self._outputs:
+            slip = self._slip()
         if slip is None or not slip.is_open:
             raise ClosedError(
                 f"no item is in hand, so nobody would acknowledge what is written to {self.path}",
@@ -125,7 +134,10 @@ class Outputs:
         if os.path.isdir(full):
             raise ConfigurationError(f"the output {full} is a folder")
         try:
-            relative = os.path.relpath(full, self._store)
+            # By the real folders: a link in a path would lead elsewhere from the other side.
+            folder, base = os.path.split(full)
+            place = os.path.join(os.path.realpath(folder), base)
+            relative = os.path.relpath(place, os.path.realpath(self._store))
         except ValueError as error:  # another drive
             raise ConfigurationError(
                 f"the output {full} is on another drive than the store {self._store}",
@@ -133,9 +145,10 @@ class Outputs:
             ) from error
         return full, relative.replace(os.sep, "/")
 
-    def known(self, name: str) -> OutputFile | None:
-        """The output of this name, if it is open."""
-        return self._files.get(name)
+    def known(self, name: str, state: SessionState) -> OutputFile | None:
+        """The output of this name, if it is open and ends where the state says."""
+        file, rows = self._files.get(name), state.outputs.get(name)
+        return file if file and rows and rows.length_bytes == file.length_bytes else None
 
     def open(self, full: str, name: str, state: SessionState) -> OutputFile:
         """Open a file and go on behind its last acknowledged row.
@@ -158,16 +171,30 @@ class Outputs:
             elif file.length_bytes:
                 raise ConfigurationError(
                     f"the output {full} has {file.length_bytes:,} bytes that this session did not"
-                    " write",
+                    " write, or wrote before it was begun anew",
                     hint="move the file away, or use another name",
                 )
         except BaseException:
             file.close()
             raise
-        self._files[name] = file
+        before, self._files[name] = self._files.get(name), file
+        if before is not None:
+            before.close()
         return file
 
-    def append(self, slips: Iterable[Slip]) -> list[OutputRows]:
+    def settle(self, state: SessionState) -> None:
+        """Sync what the last writer left: a snapshot is about to say that it is on the disk."""
+        for name in state.outputs:
+            path = _path_of(self._store, name)
+            if not os.path.exists(path):
+                continue  # whoever opens it is told
+            file = OutputFile(path, self._system)
+            try:
+                file.sync()
+            finally:
+                file.close()
+
+    def append(self, slips: Iterable[Slip], state: SessionState) -> list[OutputRows]:
         """Write the rows of items that are about to be acknowledged; what the record is to say.
 
         On an error nothing counts: `take_back` brings the files to their former length.
@@ -181,22 +208,32 @@ class Outputs:
             return marks
         names = {file: name for name, file in self._files.items()}
         for file, rows in waiting.items():
-            if file not in names:
-                raise ClosedError(f"the output {file.path} belongs to a session that is closed")
+            name = names.get(file)
+            if name is None or self.known(name, state) is not file:
+                raise ClosedError(
+                    f"the output {file.path} is closed, or the work was begun anew since it was"
+                    " opened",
+                    hint="open it again with the items that are worked on now",
+                )
             data = self._compressed(file.path, b"".join(rows))
             if not data:
                 continue
             start = file.length_bytes
             file.append(data)
-            marks.append(OutputRows(names[file], start, start + len(data), zlib.crc32(data)))
+            marks.append(OutputRows(name, start, start + len(data), zlib.crc32(data)))
         return marks
 
     def take_back(self, state: SessionState) -> None:
         """After an acknowledgement that failed: the files end where the state says."""
         for name, file in self._files.items():
             rows = state.outputs.get(name)
-            if rows is not None and file.length_bytes != rows.length_bytes:
+            if rows is not None:
                 file.take_back(rows.length_bytes)
+
+    def refuse_poisoned(self) -> None:
+        """Raise where rows may be lost, so that nothing can be acknowledged any more."""
+        for file in self._files.values():
+            file.refuse_poisoned()
 
     def sync(self) -> None:
         """Return when all rows are on the disk. May be called without the lock."""
@@ -224,5 +261,9 @@ class Outputs:
 
 def is_there(store_path: str, rows: OutputRows) -> bool:
     """Whether an output has the rows that a record tells of."""
-    path = os.path.normpath(os.path.join(store_path, *rows.path.split("/")))
+    path = _path_of(store_path, rows.path)
     return has_rows(path, rows.start_bytes, rows.length_bytes, rows.checksum)
+
+
+def _path_of(store_path: str, name: str) -> str:
+    return os.path.normpath(os.path.join(os.path.realpath(store_path), *name.split("/")))

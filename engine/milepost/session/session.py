@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import msgspec
@@ -29,6 +28,7 @@ from milepost.model.estimate import active_ns
 from milepost.model.fold import apply, copy
 from milepost.session import deaths
 from milepost.session.arguments import check_count
+from milepost.session.aside import working_thread
 from milepost.session.batch import Batch
 from milepost.session.outputs import Output
 from milepost.session.params import difference
@@ -49,13 +49,14 @@ from milepost.work.classify import Classifier, Verdict, classify
 
 if TYPE_CHECKING:
     import os
+    import threading
     from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
     from milepost.model.consistency import Finding
     from milepost.model.recoveries import BatchRecoveryResult, RecoverySums
     from milepost.model.state import ActiveBatch, SessionState, SessionStatistics
-    from milepost.session.outputs import Slip
+    from milepost.session.outputs import Outputs, Slip
     from milepost.session.writer import Writer
     from milepost.types import (
         CheckpointType,
@@ -101,9 +102,10 @@ class Session:
         self._outcome: Outcome | None = None
         self._error_message: str | None = None
         self._stop = False
-        self._thread = threading.current_thread()
+        self._thread = working_thread()
         self._roster = Roster(writer, policy.recovery.max_recovery_attempts)
         self.name = writer.site.name
+        self.batch_word = "batch"  # what people call one here; told, and never kept
         self.is_new = writer.state.sequence == 1
         self.was_dead = writer.state.execution is not None
         self.poisoned: list[str] = []
@@ -436,6 +438,11 @@ class Session:
 
     # Outputs.
 
+    @property
+    def outputs(self) -> Outputs:
+        """The files that rows of its items are written to."""
+        return self._writer.outputs
+
     def open_output(
         self, path: str | os.PathLike[str], slip_in_hand: Callable[[], Slip | None]
     ) -> Output:
@@ -444,7 +451,7 @@ class Session:
         with writer.lock:
             writer.ready()
             full, name = writer.outputs.locate(path)
-            file = writer.outputs.known(name)
+            file = writer.outputs.known(name, writer.state)
             if file is None:
                 writer.check_turn()
                 file = writer.outputs.open(full, name, writer.state)
@@ -674,6 +681,8 @@ class Session:
         with writer.lock:
             try:
                 writer.ready()
+                if not writer.state.executions:
+                    return  # its beginning failed, so there is no run to end
                 outcome = writer.state.outcome
                 if outcome is None:
                     outcome = Outcome.STOPPED if self._outcome is None else self._outcome

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Iterator
 
     from milepost.model.events import BatchEvent
@@ -17,7 +19,8 @@ EVENT_BUFFER = 1_000
 class Subscription:
     """Events of one session, as the journal holds them; the oldest are dropped and counted.
 
-    Iterating waits for the next event and ends when the session is closed.
+    Iterating, with `for` or `async for`, waits for the next event and ends when the session is
+    closed. Several may wait at once, in threads and event loops; each event goes to one of them.
 
     Attributes:
         dropped: How many events were not fetched in time.
@@ -29,6 +32,7 @@ class Subscription:
         self._events: deque[BatchEvent] = deque()
         self._maxlen = maxlen
         self._changed = threading.Condition()
+        self._sleepers: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
         self._unsubscribe = unsubscribe
         self._closed = False
         self.dropped = 0
@@ -41,12 +45,33 @@ class Subscription:
                 self.dropped += 1
             self._events.append(event)
             self._changed.notify()
+            self._wake_sleepers()
 
     def get(self, timeout_seconds: float | None = None) -> BatchEvent | None:
         """The next event, waiting for it; `None` after the timeout or at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._events or self._closed, timeout_seconds)
             return self._events.popleft() if self._events else None
+
+    async def aget(self, timeout_seconds: float | None = None) -> BatchEvent | None:
+        """The same in an event loop, which goes on meanwhile."""
+        import asyncio  # noqa: PLC0415  # a plain program should not pay for it
+
+        sleeper = (asyncio.get_running_loop(), asyncio.Event())
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while True:
+                    with self._changed:
+                        if self._events or self._closed:
+                            return self._events.popleft() if self._events else None
+                        sleeper[1].clear()
+                        self._sleepers.append(sleeper)
+                    await sleeper[1].wait()
+        except TimeoutError:
+            return None
+        finally:
+            with self._changed, contextlib.suppress(ValueError):
+                self._sleepers.remove(sleeper)
 
     def drain(self) -> list[BatchEvent]:
         """All events that are there now, without waiting."""
@@ -59,15 +84,31 @@ class Subscription:
         while (event := self.get()) is not None:
             yield event
 
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> BatchEvent:
+        event = await self.aget()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
     def close(self) -> None:
         """Take no more events; those that are there can still be fetched."""
         self._unsubscribe(self)
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+            self._wake_sleepers()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _wake_sleepers(self) -> None:
+        sleepers, self._sleepers = self._sleepers, []
+        for loop, woken in sleepers:
+            with contextlib.suppress(RuntimeError):  # its loop was closed meanwhile
+                loop.call_soon_threadsafe(woken.set)

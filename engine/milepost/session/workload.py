@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeAlias
 
 from milepost.errors import ClosedError, ConfigurationError, MilepostError
 from milepost.session.arguments import check_count, check_function, check_source
-from milepost.session.aside import aside, running_loop
+from milepost.session.aside import aside, leave_aside, running_loop
 from milepost.session.consumer import left_on_purpose
 from milepost.session.feed import Feed, PositionFeed, Taken
 from milepost.session.outcomes import Skip
@@ -89,8 +89,8 @@ class Host:
     def leave(self, error: BaseException | None, *, on_purpose: bool) -> None:
         """Called when the loop was left before its end."""
 
-    def stop(self) -> NoReturn:
-        """Called where the loop ends because somebody asked for it."""
+    def raise_stop(self) -> NoReturn:
+        """Called where the loop was left because somebody asked for it."""
         raise StopRequested
 
 
@@ -150,26 +150,36 @@ class Workload(Generic[T]):
             return self._feed
         if isinstance(self._given, AsyncIterable):
             raise TypeError("the source is an async one; write: async for item in ...")
-        self._batch = self._host.open()
-        self._host.attach()
-        return self._make_feed()
+        try:
+            return self._attach(self._open())
+        except BaseException as error:
+            self._close(error, on_purpose=False)
+            raise
 
     async def _prepared_async(self) -> Feed[T]:
         if self._feed is not None:
             return self._feed
         self._is_async = True
-        # Opening a session waits for the disk, and for other writers.
-        self._batch = await aside(self._host.open)
-        self._host.attach()
-        return self._make_feed()
+        try:
+            # Opening a session waits for the disk, and for other writers.
+            return self._attach(await aside(self._open))
+        except BaseException as error:
+            await self._close_async(error, on_purpose=False)
+            raise
 
-    def _make_feed(self) -> Feed[T]:
-        batch = self._owned()
+    def _open(self) -> Feed[T]:
+        """Have the batch, and the feed of its items; it may wait for the disk."""
+        batch = self._batch = self._host.open()
         key = self._key_of
         feed: Feed[T] = PositionFeed(batch) if isinstance(key, str) else Feed(batch, key)
         if self._total is None and isinstance(self._given, Sized):
             self._total = len(self._given)
         self._tell_total(batch)
+        return feed
+
+    def _attach(self, feed: Feed[T]) -> Feed[T]:
+        """Be ready to give items out, in the thread that loops."""
+        self._host.attach()
         if isinstance(self._given, AsyncIterable):
             self._async_source = aiter(self._given)
         else:
@@ -267,9 +277,7 @@ class Workload(Generic[T]):
         is not what it was; `ConfigurationError` where it holds what this session did not write.
         """
         self._prepared()
-        batch = self._owned()
-        self._host.begin(batch, self._total)
-        return batch.session.open_output(path, self._slip_in_hand)
+        return self._owned().session.open_output(path, self._slip_in_hand)
 
     def skip(self, reason: str = "", *, key: Key | None = None) -> None:
         """Leave out the item in hand, on purpose and for good; it is recorded with the next.
@@ -300,6 +308,11 @@ class Workload(Generic[T]):
         `Skip` leaves the item out. What milepost itself raises is never caught.
         """
         return Catching(self, kinds or (Exception,))
+
+    async def aopen(self, path: str | os.PathLike[str]) -> Output:
+        """The same in an event loop, which it does not keep waiting for the disk."""
+        await self._prepared_async()
+        return await aside(self._owned().session.open_output, path, self._slip_in_hand)
 
     def _slip_in_hand(self) -> Slip | None:
         """Where rows go that are written in the loop's body."""
@@ -357,37 +370,56 @@ class Workload(Generic[T]):
         finally:
             self._host.detach()
 
+    def _stop(self) -> NoReturn:
+        """Somebody asked for it: the loop ends here, and all that came back is acknowledged."""
+        self._close(None, on_purpose=True)
+        self._host.raise_stop()
+
+    async def _stop_async(self) -> NoReturn:
+        await self._close_async(None, on_purpose=True)
+        self._host.raise_stop()
+
     def close(self) -> None:
         """Leave the loop; the item in hand is not acknowledged."""
         self._close(None, on_purpose=True)
 
+    async def aclose(self) -> None:
+        """The same in an event loop, which it does not keep waiting for the disk."""
+        await self._close_async(None, on_purpose=True)
+
     def _put_down(self) -> None:
-        """Let go of what is in hand; called once, before the host is told."""
+        """Let go of what is in hand; called before the host is told, more than once perhaps."""
 
     def _close(self, error: BaseException | None, *, on_purpose: bool) -> None:
         if self._is_left():
             return
-        source: Any = self._source
-        if hasattr(source, "close"):
-            # A generator ends now and not at some later collection.
-            with contextlib.suppress(Exception):
-                source.close()
+        self._close_source()
         self._host.detach()
         self._host.leave(error, on_purpose=on_purpose)
 
     async def _close_async(self, error: BaseException | None, *, on_purpose: bool) -> None:
         if self._is_left():
             return
-        source: Any = self._async_source
-        if hasattr(source, "aclose"):
+        try:
+            source: Any = self._async_source
+            if hasattr(source, "aclose"):
+                with contextlib.suppress(Exception):
+                    await source.aclose()
+        finally:
+            self._close_source()
+            self._host.detach()
+            await aside(partial(self._host.leave, error, on_purpose=on_purpose))
+
+    def _close_source(self) -> None:
+        source: Any = self._source
+        if hasattr(source, "close"):
+            # A generator ends now and not at some later collection.
             with contextlib.suppress(Exception):
-                await source.aclose()
-        self._host.detach()
-        await aside(self._host.leave, error, on_purpose=on_purpose)
+                source.close()
 
     def _is_left(self) -> bool:
         """Whether there is nothing to leave any more; after this there is not."""
-        is_left = self._ended or self._feed is None
+        is_left = self._ended or self._batch is None
         self._put_down()
         self._ended = self._ended or not is_left
         return is_left
@@ -397,12 +429,12 @@ class Workload(Generic[T]):
             return
         on_purpose = left_on_purpose()
         with contextlib.suppress(Exception):
-            if self._is_async and (loop := running_loop()) is not None:
+            if self._is_async and running_loop() is not None:
                 # Nobody can wait here, and the loop must not: what waits for the disk goes aside.
                 if not self._is_left():
+                    self._close_source()
                     self._host.detach()
-                    leave = partial(self._host.leave, None, on_purpose=on_purpose)
-                    loop.run_in_executor(None, leave)
+                    leave_aside(partial(self._host.leave, None, on_purpose=on_purpose))
             else:
                 self._close(None, on_purpose=on_purpose)
 

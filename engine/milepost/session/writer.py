@@ -163,6 +163,7 @@ class Writer:
         self._adopt(loaded)
         self._sweep()
         if self.state.sequence > self.archive.latest.sequence or loaded.from_backup:
+            self.outputs.settle(self.state)
             self._save()
             self.archive.write_manifest(self.state)
         self._keeper = Keeper(self)
@@ -263,7 +264,7 @@ class Writer:
             self.check_turn()  # a successor may write the same file
         self._attention = True  # whatever interrupts us, the journal says which rows count
         try:
-            rows = self.outputs.append(slips)
+            rows = self.outputs.append(slips, self.state)
             self.commit(msgspec.structs.replace(event, rows=rows) if rows else event)
         except MilepostError:
             if self._broken is None and self._failure is None:
@@ -358,6 +359,7 @@ class Writer:
                 self._broken = str(failure)
             self._attention = True
             raise failure
+        self.outputs.refuse_poisoned()
         self.turn.own_what_was_claimed()
         self.check_turn()
         if self._broken is not None:
@@ -418,6 +420,7 @@ class Writer:
                 try:
                     self.outputs.sync()
                     journal.sync()
+                    journal.write_mark()
                 except MilepostError as error:
                     self._broken = str(error)
                     raise

@@ -6,30 +6,39 @@ import os
 import shlex
 from typing import Final
 
+from milepost.errors import MilepostError
+from milepost.settings.configuration import Setting, configuration
+from milepost.settings.file import upwards
+
 DEFAULT_NAME: Final = ".milepost"
 
 
 def resolve_path(path: str | os.PathLike[str] | None = None) -> str:
     """Where the store is, as an absolute path.
 
-    The argument, else `$MILEPOST_STORE`, else the nearest `.milepost` upwards from the current
-    folder, else a new `.milepost` here.
+    The argument, else `$MILEPOST_STORE`, else `store` in the user's file, else the nearest
+    `.milepost` upwards from the current folder, else a new `.milepost` here.
     """
+    found: str = find_store(path).value
+    return found
+
+
+def find_store(path: str | os.PathLike[str] | None = None, *, start: str | None = None) -> Setting:
+    """The same with why it is this one; `start` is where the user's file is looked for."""
     if path is not None:
-        return os.path.abspath(os.fspath(path))
+        return Setting("store", os.path.abspath(os.fspath(path)), "given")
     named = os.environ.get("MILEPOST_STORE")
     if named:
-        return os.path.abspath(named)
+        return Setting("store", os.path.abspath(named), "$MILEPOST_STORE")
+    in_file = configuration(start).store()
+    if in_file is not None:
+        return in_file
     here = os.getcwd()
-    folder = here
-    while True:
+    for folder in upwards(here):
         candidate = os.path.join(folder, DEFAULT_NAME)
         if os.path.isdir(candidate):
-            return candidate
-        above = os.path.dirname(folder)
-        if above == folder:
-            return os.path.join(here, DEFAULT_NAME)
-        folder = above
+            return Setting("store", candidate, f"the nearest {DEFAULT_NAME} upwards from here")
+    return Setting("store", os.path.join(here, DEFAULT_NAME), "a new one in the current folder")
 
 
 def command(store: str, *words: str) -> str:
@@ -39,6 +48,6 @@ def command(store: str, *words: str) -> str:
 
 def _is_found(store: str) -> bool:
     try:
-        return resolve_path() == store
-    except OSError:
-        return False  # the current folder is gone
+        return bool(find_store(start=os.getcwd()).value == store)
+    except (OSError, MilepostError):
+        return False  # the current folder is gone, or its file is wrong

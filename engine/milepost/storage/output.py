@@ -6,6 +6,7 @@
   behind that end was never acknowledged, and is cut off.
 - Before each write its length is looked at: a file that others write, cut, move or delete is
   noticed, not written on.
+- `append` and the cuts belong to one thread at a time; `sync` may come from another one.
 
 Source: FORMAT.md, "Outputs".
 """
@@ -16,7 +17,7 @@ import os
 import zlib
 from typing import TYPE_CHECKING, Final
 
-from milepost.errors import DamagedError
+from milepost.errors import DamagedError, DurabilityLostError
 from milepost.storage.directory import AppendedFile, Translated
 
 if TYPE_CHECKING:
@@ -45,11 +46,15 @@ class OutputFile:
         """Open it, or make it. Errors: `StorageError`."""
         self.path = path
         self._system = system
-        self._is_new = not os.path.exists(path)
-        self._is_dirty = self._is_new
         with Translated("open", path):
             self._descriptor = system.open_output(path)
         self._file = AppendedFile(system, self._descriptor, path, size_bytes=self.found_bytes())
+        # How far a write went that an interruption may have hidden from us.
+        self._reach_bytes = self._file.size_bytes
+        # Who had it before may have left bytes and a name that are not on the disk yet.
+        self._changes = 1
+        self._changes_synced = 0
+        self._is_name_sure = False
 
     def found_bytes(self) -> int:
         """How long it is just now."""
@@ -78,12 +83,16 @@ class OutputFile:
         if found > length_bytes:
             with Translated("cut back", self.path):
                 self._system.truncate(self._descriptor, length_bytes)
-            self._is_dirty = True
-        self._file.size_bytes = length_bytes
+        self._ends_at(length_bytes)
         return found - length_bytes
 
     def append(self, data: bytes) -> None:
-        """Write at the end. Errors: `StorageError`, `DamagedError` where others changed it."""
+        """Write all of it at the end, or nothing.
+
+        Errors: `StorageError`; `DamagedError` where others changed it; `DurabilityLostError` once a
+            sync of it has failed.
+        """
+        self.refuse_poisoned()
         with Translated("look at", self.path):
             status = os.fstat(self._descriptor)
         if status.st_nlink == 0:
@@ -93,29 +102,55 @@ class OutputFile:
                 f"has {status.st_size:,} bytes, and {self._file.size_bytes:,} of it are ours:"
                 " somebody else writes it"
             )
-        self._is_dirty = True
+        self._reach_bytes = self._file.size_bytes + len(data)
         self._file.append(data, len(data))
+        # After the write: a sync that runs just now must not take it for its own.
+        self._changes += 1
 
     def take_back(self, length_bytes: int) -> None:
-        """Cut off rows whose acknowledgement failed."""
+        """Cut off rows whose acknowledgement failed, also where an interruption hid them."""
+        if self._reach_bytes <= length_bytes:
+            return
         with Translated("cut back", self.path):
             self._system.truncate(self._descriptor, length_bytes)
-        self._file.size_bytes = length_bytes
+        self._ends_at(length_bytes)
+
+    def _ends_at(self, length_bytes: int) -> None:
+        self._file.size_bytes = self._reach_bytes = length_bytes
+        self._changes += 1
 
     def sync(self) -> None:
-        """Return when all that was appended before the call is on the disk."""
-        if not self._is_dirty:
+        """Return when all that was appended before the call is on the disk.
+
+        Errors: `DurabilityLostError`, from then on for good: nobody knows which rows were lost.
+        """
+        changes = self._changes
+        if changes == self._changes_synced:
             return
-        self._is_dirty = False
         try:
             self._file.sync()
-            if self._is_new:
-                with Translated("fsync", self.path):
-                    self._system.sync_folder(os.path.dirname(self.path))
-                self._is_new = False
-        except BaseException:
-            self._is_dirty = True
-            raise
+        except DurabilityLostError as error:
+            raise self._lost() from error
+        if not self._is_name_sure:
+            with Translated("fsync", self.path):
+                self._system.sync_folder(os.path.dirname(self.path))
+            self._is_name_sure = True
+        self._changes_synced = changes
+
+    def refuse_poisoned(self) -> None:
+        """Raise if a sync or a cut failed before."""
+        if self._file.poisoned:
+            raise self._lost()
+
+    def _lost(self) -> DurabilityLostError:
+        return DurabilityLostError(
+            f"the output {self.path} takes nothing more: a sync or a cut of it failed, and rows"
+            " that were not on the disk yet may be lost",
+            operation="fsync",
+            path=self.path,
+            hint="check the disk, then run the work again: it goes on behind the last row that is"
+            " there",
+        )
 
     def close(self) -> None:
         """Close it; a second time does nothing."""

@@ -94,6 +94,8 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _judge(error: BaseException) -> Verdict | None:
+    if isinstance(verdict := getattr(error, "verdict", None), Verdict):
+        return verdict  # it was judged where it was raised
     names = {kind.__name__ for kind in type(error).__mro__}
     modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
     if isinstance(error, MemoryError) or _errno(error) in _EXHAUSTED:

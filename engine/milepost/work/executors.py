@@ -1,28 +1,30 @@
-"""Executors by name: `threads`, `processes`, `dask://HOST:PORT`."""
+"""Executors of our own, and by name: `threads`, `processes`, `dask://HOST:PORT`."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
-import multiprocessing
-from concurrent.futures import Executor, ProcessPoolExecutor
+import queue
+import sys
+import threading
+from concurrent.futures import Executor, Future
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from concurrent.futures import Future
 
 _DASK: Final = "dask://"
 
 
-def executor_named(text: str, workers: int) -> Callable[[], Executor] | None:
-    """A function that makes the executor of this name; `None` for threads.
+def executor_named(text: str, workers: int) -> Callable[[], Executor]:
+    """A function that makes the executor of this name.
 
     Errors: `ConfigurationError` for any other name, and where what it needs is not installed.
     """
     if text == "threads":
-        return None
+        return lambda: Threads(workers)
     if text == "processes":
         return lambda: _processes(workers)
     if text.startswith(_DASK) and len(text) > len(_DASK):
@@ -37,6 +39,9 @@ def executor_named(text: str, workers: int) -> Callable[[], Executor] | None:
 
 
 def _processes(workers: int) -> Executor:
+    import multiprocessing  # noqa: PLC0415  # slow to import, and seldom needed
+    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415  # the same
+
     # A process that is forked while threads run may inherit a lock that nobody gives back.
     return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
 
@@ -58,9 +63,83 @@ class DaskExecutor(Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Have a call run on a worker."""
+        for each in (fn, *args):
+            _bring_along(each)
         return self._executor.submit(fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Leave the cluster; what runs there is dropped, and runs again."""
         self._executor.shutdown(wait=wait and not cancel_futures)
         self._client.close()
+
+
+def _bring_along(function: object) -> None:
+    """Have a function of a plain file travel with what is defined beside it.
+
+    The workers have what is installed; a file that was run from where it lies they do not have.
+    """
+    module = sys.modules.get(getattr(function, "__module__", ""))
+    file = getattr(module, "__file__", None) or ""
+    if module is None or "." in module.__name__ or "site-packages" in file or not file:
+        return
+    cloudpickle: Any = sys.modules.get("cloudpickle")
+    if (
+        cloudpickle is not None
+        and module.__name__ not in cloudpickle.list_registry_pickle_by_value()
+    ):
+        cloudpickle.register_pickle_by_value(module)
+
+
+class Threads(Executor):
+    """Threads that are made as they are needed, and die with the program."""
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._idle = threading.Semaphore(0)
+        self._is_closed = False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Have a call run in one of the threads."""
+        if self._is_closed:
+            raise RuntimeError("these threads were shut down")
+        future: Future[Any] = Future()
+
+        def call() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                value = fn(*args, **kwargs)
+            except BaseException as error:  # it is the future's
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+
+        self._calls.put(call)
+        if not self._idle.acquire(blocking=False) and len(self._threads) < self._workers:
+            thread = threading.Thread(
+                target=self._run, name=f"milepost-map-{len(self._threads)}", daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
+        return future
+
+    def _run(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()
+            del call  # it holds the item and what became of it
+            self._idle.release()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Take no more calls; with `wait`, return when what runs has ended."""
+        self._is_closed = True
+        if cancel_futures:
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    self._calls.get_nowait()
+        for _ in self._threads:
+            self._calls.put(None)
+        if wait:
+            for thread in self._threads:
+                thread.join()

@@ -13,7 +13,6 @@ import sys
 import threading
 from concurrent.futures import (
     BrokenExecutor,
-    CancelledError,
     Executor,
     Future,
     ThreadPoolExecutor,
@@ -21,14 +20,16 @@ from concurrent.futures import (
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
 from milepost.errors import ConfigurationError
+from milepost.work import far
+from milepost.work.executors import Threads, executor_named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 WORKERS_MAX: Final = 10_000
 
-ExecutorOrFactory: TypeAlias = "Executor | Callable[[], Executor]"
-"""What `executor=` takes."""
+ExecutorOrFactory: TypeAlias = "Executor | Callable[[], Executor] | str"
+"""What `executor=` takes: an executor, a function that makes one, or a name (`executor_named`)."""
 
 
 class Engine:
@@ -45,6 +46,8 @@ class Engine:
             self._make = None
         elif executor is None:
             self._make = lambda: Threads(workers)
+        elif isinstance(executor, str):
+            self._make = executor_named(executor, workers)
         elif callable(executor):
             self._make = executor
         else:
@@ -83,9 +86,14 @@ class Engine:
         return module is not None and isinstance(self.executor, module.ProcessPoolExecutor)
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
-        """Have a call run; one that meets a broken executor fails as those before it did."""
+        """Have a call run; one that meets a broken executor fails as those before it did.
+
+        What it raises elsewhere comes back as a value: `outcome` tells it apart.
+        """
         try:
-            return self.executor.submit(function, *args)
+            if self.runs_here:
+                return self.executor.submit(function, *args)
+            return self.executor.submit(far.call, function, *args)
         except BrokenExecutor as error:
             future: Future[Any] = Future()
             future.set_exception(error)
@@ -161,7 +169,7 @@ class Pool:
                 # The late end of a call that was given up is nobody's.
                 if self._running.get(token) is future:
                     del self._running[token]
-                    return _ended(token, future)
+                    return Ended(token, *outcome(future))
         return None
 
     def rebuild(self) -> tuple[list[Ended], list[Any]]:
@@ -190,64 +198,10 @@ class Pool:
         self._engine.close(wait=wait)
 
 
-def _ended(token: Any, future: Future[Any]) -> Ended:
+def outcome(future: Future[Any]) -> tuple[Any, BaseException | None]:
+    """What a call that has ended returned, and what it raised instead."""
     try:
-        error = future.exception()
-    except CancelledError as cancelled:
-        error = cancelled
-    return Ended(token, None if error is not None else future.result(), error)
-
-
-class Threads(Executor):
-    """Threads that are made as they are needed, and die with the program."""
-
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
-        self._calls: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self._idle = threading.Semaphore(0)
-        self._is_closed = False
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Have a call run in one of the threads."""
-        if self._is_closed:
-            raise RuntimeError("these threads were shut down")
-        future: Future[Any] = Future()
-
-        def call() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                value = fn(*args, **kwargs)
-            except BaseException as error:  # it is the future's
-                future.set_exception(error)
-            else:
-                future.set_result(value)
-
-        self._calls.put(call)
-        if not self._idle.acquire(blocking=False) and len(self._threads) < self._workers:
-            thread = threading.Thread(
-                target=self._run, name=f"milepost-map-{len(self._threads)}", daemon=True
-            )
-            self._threads.append(thread)
-            thread.start()
-        return future
-
-    def _run(self) -> None:
-        while (call := self._calls.get()) is not None:
-            call()
-            del call  # it holds the item and what became of it
-            self._idle.release()
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more calls; with `wait`, return when what runs has ended."""
-        self._is_closed = True
-        if cancel_futures:
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    self._calls.get_nowait()
-        for _ in self._threads:
-            self._calls.put(None)
-        if wait:
-            for thread in self._threads:
-                thread.join()
+        value = future.result()
+    except BaseException as error:  # it is for whoever handed the call in
+        return None, error
+    return (None, value.error) if isinstance(value, far.Raised) else (value, None)

@@ -13,7 +13,7 @@ from milepost.model import fold
 from milepost.model.arms.items import TAKEN_MAX
 from milepost.model.consistency import check
 from milepost.model.fold import FoldError
-from milepost.model.state import ActiveBatch, OutputRows
+from milepost.model.state import ActiveBatch, OutputRows, SessionState
 from milepost.types import ItemStatus, Outcome, RecoveryStrategy
 from support.histories import Story
 
@@ -240,19 +240,18 @@ def test_a_position_that_was_done_is_never_in_hand_again() -> None:
     assert batch.items_failed == 0
 
 
-@pytest.mark.parametrize(
-    "before",
-    [
-        lambda story: story.done("a"),
-        lambda story: story.item(0, PROCESSING),
-        lambda story: story.item(0, FAILED),
-        lambda story: story.add(0),
-    ],
-    ids=["done", "in hand", "failed", "queued"],
-)
-def test_items_known_by_keys_have_no_positions(before: Callable[[Story], Any]) -> None:
+_KNOWN_BY_KEYS: dict[str, Callable[[Story], SessionState]] = {
+    "done": lambda story: story.done("a"),
+    "in hand": lambda story: story.item(0, PROCESSING),
+    "failed": lambda story: story.item(0, FAILED),
+    "queued": lambda story: story.add(0),
+}
+
+
+@pytest.mark.parametrize("how", _KNOWN_BY_KEYS)
+def test_items_known_by_keys_have_no_positions(how: str) -> None:
     story, _ = begun()
-    before(story)
+    _KNOWN_BY_KEYS[how](story)
     with pytest.raises(FoldError, match="known by keys"):
         story.advance(0, taken=1)
 
@@ -264,27 +263,23 @@ def test_items_known_by_position_are_not_added_to() -> None:
         story.add("a")
 
 
-def _taken(story: Story, *put: tuple[int, ItemStatus]) -> None:
-    story.advance(0, taken=2)
-    story.finish(*put)
-
-
 @pytest.mark.parametrize(
-    ("before", "through", "message"),
+    ("taken", "put", "through", "message"),
     [
-        (lambda story: None, 1, "item 0 of batch 0 is not in hand"),
-        (_taken, 3, "item 2 of batch 0 is not in hand"),
-        (lambda story: _taken(story, (0, PENDING)), 2, "item 0 of batch 0 is not in hand"),
-        (lambda story: _taken(story, (1, COMPLETED)), 2, "item 1 of batch 0 is not in hand"),
-        (_taken, 1 << 63, "item 2 of batch 0 is not in hand"),
-        (_taken, -1, "from position -1 on"),
+        (0, (), 1, "item 0 of batch 0 is not in hand"),
+        (2, (), 3, "item 2 of batch 0 is not in hand"),
+        (2, ((0, PENDING),), 2, "item 0 of batch 0 is not in hand"),
+        (2, ((1, COMPLETED),), 2, "item 1 of batch 0 is not in hand"),
+        (2, (), 1 << 63, "item 2 of batch 0 is not in hand"),
+        (2, (), -1, "from position -1 on"),
     ],
 )
 def test_only_what_is_in_hand_is_done_in_order(
-    before: Callable[[Story], None], through: int, message: str
+    taken: int, put: tuple[tuple[int, ItemStatus], ...], through: int, message: str
 ) -> None:
     story, _ = begun()
-    before(story)
+    story.advance(0, taken)
+    story.finish(*put)
     with pytest.raises(FoldError, match=message):
         story.advance(through)
 
@@ -377,7 +372,9 @@ def test_rows_follow_the_rows_before_them() -> None:
 def test_rows_that_cannot_have_been_written(event: type[e.BatchEvent], rows: OutputRows) -> None:
     story, _ = begun()
     story.output("a", 5)
-    fields = ([], [], [rows]) if event is e.ItemsEnded else (0, "", 0, [rows])
+    fields: tuple[Any, ...] = ([], [], [rows])
+    if event is e.PositionsAdvanced:
+        fields = (0, "", 0, [rows])
     with pytest.raises(FoldError, match=f"rows of {rows.path} do not follow"):
         story.happen(event, 0, *fields)
 
@@ -420,7 +417,9 @@ def test_a_restored_state_has_the_outputs_of_its_time() -> None:
     ("event", "fields"),
     [(e.ItemsAdded, (["a"],)), (e.ItemsEnded, ()), (e.PositionsAdvanced, (0, ""))],
 )
-def test_items_belong_to_a_batch_in_hand(event: Callable[..., Any], fields: tuple[Any]) -> None:
+def test_items_belong_to_a_batch_in_hand(
+    event: Callable[..., Any], fields: tuple[Any, ...]
+) -> None:
     story = Story()
     with pytest.raises(FoldError, match="batch 3 is not active"):
         story.happen(event, 3, *fields)

@@ -150,5 +150,6 @@ def test_it_works_in_our_store_by_our_settings(monkeypatch: pytest.MonkeyPatch) 
     assert found["MILEPOST_STORE"] == "/store"
     assert found["MILEPOST_SESSION"] == "crawl"
     assert found["MILEPOST_MAX_RECOVERY_ATTEMPTS"] == "2"
+    assert found["MILEPOST_AUTO_RESUME"] == "true", "to carry on is what it is started for"
     assert found["PATH"] == os.environ["PATH"]
     assert "MILEPOST_SESSION" not in environment(milepost.RecoveryConfig(), "/store")

@@ -46,3 +46,16 @@ def test_opening_removes_what_crashed_publishes_left(tmp_path: Path) -> None:
             (work / folder.lstrip("/") / ".1.2.3.zst.0a1b2c3d.tmp").write_bytes(b"half")
     milepost.Store(tmp_path / "s").session("work", execute=False).close()
     assert list(work.rglob("*.tmp")) == []
+
+
+def test_a_journal_that_was_begun_and_never_written_is_not_missed(tmp_path: Path) -> None:
+    """Killed between its name and its first record; then somebody opens it and does nothing."""
+    killed(tmp_path / "s")
+    store = milepost.Store(tmp_path / "s")
+    with store.session("work") as session:
+        last, epoch = session.state.sequence + 1, session.epoch
+    (tmp_path / "s" / "sessions" / "work" / "journal" / f"{last + 1}.{epoch}.journal").touch()
+    for _ in range(3):
+        with store.session("work", execute=False) as session:
+            assert session.findings == []
+            assert session.live.sequence == last

@@ -19,7 +19,7 @@ from milepost.errors import (
     StorageError,
     UnsupportedVersionError,
 )
-from milepost.model.state import SessionState
+from milepost.model.state import FOLD_VERSION, SCHEMA_VERSION, SessionState
 from milepost.snapshots import versions
 from milepost.snapshots.versions import SnapshotName, VersionInfo
 from milepost.storage import frame
@@ -207,13 +207,17 @@ def craft(folder: LocalDirectory, body: Any, *, sequence: int = 7, **fields: Any
     return name
 
 
-@pytest.mark.parametrize("field", ["schema_version", "fold_version"])
-def test_a_newer_schema_or_fold_is_refused_by_name(folder: LocalDirectory, field: str) -> None:
-    name = craft(folder, SessionState("crawl", UID, 7), **{field: 3})
+@pytest.mark.parametrize(
+    ("field", "known"), [("schema_version", SCHEMA_VERSION), ("fold_version", FOLD_VERSION)]
+)
+def test_a_newer_schema_or_fold_is_refused_by_name(
+    folder: LocalDirectory, field: str, known: int
+) -> None:
+    name = craft(folder, SessionState("crawl", UID, 7), **{field: known + 1})
     for look in (versions.read, versions.read_info):
         with pytest.raises(UnsupportedVersionError) as caught:
             look(folder, name)
-        assert (caught.value.found, caught.value.supported) == (3, 2)
+        assert (caught.value.found, caught.value.supported) == (known + 1, known)
         assert caught.value.path == name.path
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import milepost
 from milepost.storage.location import command
 
 if TYPE_CHECKING:
@@ -30,3 +31,20 @@ def test_a_command_can_be_told_where_the_current_folder_is_gone(
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     assert command("/data/store", "show", "x") == "milepost show x --store /data/store"
+
+
+def test_a_command_is_typed_here_and_not_where_the_script_lies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MILEPOST_STORE", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "script").mkdir()
+    (tmp_path / "script" / "milepost.toml").write_text('store = "s"')
+    store = str(tmp_path / "script" / "s")
+    with milepost.searching_from(tmp_path / "script"):
+        assert milepost.resolve_path() == store
+        assert command(store, "show", "x") == f"milepost show x --store {store}"
+        (tmp_path / "milepost.toml").write_text('store = "script/s"')
+        assert command(store, "show", "x") == "milepost show x"
+        (tmp_path / "milepost.toml").write_text("wrong = 1")
+        assert command(store, "show", "x") == f"milepost show x --store {store}"
