@@ -57,6 +57,7 @@ CODES: Final[dict[type[milepost.MilepostError], int]] = {
     milepost.JobFailedError: FAILED_BATCHES,
     milepost.ConsumerError: FAILED,
     milepost.OutageError: FAILED,
+    milepost.OutputError: FAILED,
     milepost.WorkerDiedError: FAILED,
     milepost.RecoveryError: FAILED,
     milepost.UnrecoverableError: DAMAGED,

@@ -55,6 +55,10 @@ class ConfigurationError(MilepostError, ValueError):
     """A setting has a value that cannot be used."""
 
 
+class OutputError(ConfigurationError):
+    """An output cannot be written to: it is a folder, or holds what is not the session's."""
+
+
 class StorageError(MilepostError):
     """The operating system refused an operation on the store; the `OSError` is the cause.
 

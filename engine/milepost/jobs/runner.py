@@ -24,6 +24,7 @@ from milepost.errors import (
     ConfigurationError,
     FormatError,
     OutageError,
+    OutputError,
     StorageError,
     SupersededError,
     UnfinishedError,
@@ -58,7 +59,14 @@ if TYPE_CHECKING:
     from milepost.work.pool import ExecutorOrFactory
 
 POLL_SECONDS: Final = 0.1
-_OUR_FAULT: Final = (StorageError, SupersededError, ClosedError, FormatError, OutageError)
+_OUR_FAULT: Final = (
+    StorageError,
+    SupersededError,
+    ClosedError,
+    FormatError,
+    OutageError,
+    OutputError,
+)
 
 
 class RunBody(NamedTuple):

@@ -17,7 +17,14 @@ from collections.abc import Sized
 from concurrent.futures import BrokenExecutor
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from milepost.errors import ClosedError, FormatError, MilepostError, StorageError, SupersededError
+from milepost.errors import (
+    ClosedError,
+    FormatError,
+    MilepostError,
+    OutputError,
+    StorageError,
+    SupersededError,
+)
 from milepost.session.arguments import check_count
 from milepost.session.consumer import Consumer
 from milepost.session.dispatch import Dispatch, Rules, Ticket
@@ -38,7 +45,7 @@ R = TypeVar("R")
 
 _POLL_SECONDS: Final = 0.1
 """How soon a request to stop is seen."""
-OUR_FAULT: Final = (StorageError, SupersededError, ClosedError, FormatError)
+OUR_FAULT: Final = (StorageError, SupersededError, ClosedError, FormatError, OutputError)
 """Errors of the session that a function met: no item is to blame."""
 _DONE: Final = (ItemStatus.COMPLETED, None)
 

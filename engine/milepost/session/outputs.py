@@ -20,7 +20,7 @@ import zlib
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from milepost.errors import ClosedError, ConfigurationError, DamagedError, EncodingError
+from milepost.errors import ClosedError, DamagedError, EncodingError, OutputError
 from milepost.model.state import OutputRows
 from milepost.storage import frame
 from milepost.storage.output import OutputFile, has_rows
@@ -132,14 +132,14 @@ class Outputs:
         """The absolute path that is meant, and the name by which the store knows it."""
         full: str = os.path.abspath(os.fspath(path))
         if os.path.isdir(full):
-            raise ConfigurationError(f"the output {full} is a folder")
+            raise OutputError(f"the output {full} is a folder")
         try:
             # By the real folders: a link in a path would lead elsewhere from the other side.
             folder, base = os.path.split(full)
             place = os.path.join(os.path.realpath(folder), base)
             relative = os.path.relpath(place, os.path.realpath(self._store))
         except ValueError as error:  # another drive
-            raise ConfigurationError(
+            raise OutputError(
                 f"the output {full} is on another drive than the store {self._store}",
                 hint="a store holds no absolute path; put both on one drive",
             ) from error
@@ -153,7 +153,7 @@ class Outputs:
     def open(self, full: str, name: str, state: SessionState) -> OutputFile:
         """Open a file and go on behind its last acknowledged row.
 
-        Errors: `ConfigurationError` for a file with bytes that are nobody's; `DamagedError` where
+        Errors: `OutputError` for a file with bytes that are nobody's; `DamagedError` where
             it is not what it was.
         """
         rows = state.outputs.get(name)
@@ -169,7 +169,7 @@ class Outputs:
             if rows is not None:
                 file.cut_back(rows.start_bytes, rows.length_bytes, rows.checksum)
             elif file.length_bytes:
-                raise ConfigurationError(
+                raise OutputError(
                     f"the output {full} has {file.length_bytes:,} bytes that this session did not"
                     " write, or wrote before it was begun anew",
                     hint="move the file away, or use another name",

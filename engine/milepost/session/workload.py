@@ -274,7 +274,7 @@ class Workload(Generic[T]):
 
         Rows reach the file with the acknowledgement of the item whose body wrote them, and when
         work is taken up again the file is cut back to them. Errors: `DamagedError` where the file
-        is not what it was; `ConfigurationError` where it holds what this session did not write.
+        is not what it was; `OutputError` where it holds what this session did not write.
         """
         self._prepared()
         return self._owned().session.open_output(path, self._slip_in_hand)

@@ -13,6 +13,7 @@ import socket
 from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 
+from milepost.errors import InputChangedError
 from milepost.types import BatchErrorType
 
 
@@ -98,6 +99,8 @@ def _judge(error: BaseException) -> Verdict | None:
         return verdict  # it was judged where it was raised
     names = {kind.__name__ for kind in type(error).__mro__}
     modules = {kind.__module__.partition(".")[0] for kind in type(error).__mro__}
+    if isinstance(error, InputChangedError):
+        return Verdict(BatchErrorType.VALIDATION_ERROR, is_recoverable=False)
     if isinstance(error, MemoryError) or _errno(error) in _EXHAUSTED:
         return Verdict(BatchErrorType.RESOURCE_EXHAUSTION, is_recoverable=True)
     if isinstance(error, TimeoutError) or any("Timeout" in name for name in names):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import queue
+import signal
 import sys
 import threading
 from concurrent.futures import Executor, Future
@@ -43,7 +45,24 @@ def _processes(workers: int) -> Executor:
     from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415  # the same
 
     # A process that is forked while threads run may inherit a lock that nobody gives back.
-    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
+    )
+
+
+def _begin_worker() -> None:
+    """In a worker process: Ctrl-C is for who made us, and we end with them, however they do."""
+    import multiprocessing  # noqa: PLC0415  # it is loaded where this runs
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=[parent], daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    parent.join()
+    os._exit(1)
 
 
 def _dask(address: str) -> Executor:

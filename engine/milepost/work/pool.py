@@ -114,17 +114,25 @@ class Engine:
             self.close(wait=False)
 
     def close(self, *, wait: bool) -> None:
-        """Shut down what was made here; with `wait`, return when what runs has ended."""
+        """Shut down what was made here; with `wait`, return when what runs has ended.
+
+        Without it, processes are ended at once, and threads are left behind.
+        """
         if self._make is None:
             return
         with self._making:
             executor, self._executor = self._executor, None
         if executor is None:
             return
+        # A shutdown forgets its processes, and waits at the program's end for what they run.
+        processes: dict[int, Any] = getattr(executor, "_processes", None) or {}
+        hanging = [] if wait else list(processes.values())
         try:
             executor.shutdown(wait=wait, cancel_futures=True)
         except TypeError:  # Dask's takes no such argument
             executor.shutdown(wait=wait)
+        for process in hanging:
+            process.terminate()
 
 
 class Ended(NamedTuple):

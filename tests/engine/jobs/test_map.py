@@ -7,9 +7,11 @@ import functools
 import gc
 import os
 import signal
+import subprocess
 import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -17,10 +19,10 @@ import pytest
 import milepost
 from milepost import Backoff, ItemStatus, SessionStatus
 from support.faults import die, in_child
+from support.watching import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable, Generator, Iterator
 
 pytestmark = pytest.mark.usefixtures("no_thread_left")
 
@@ -607,8 +609,6 @@ def test_another_thread_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_interpreters_exit_ends_a_suspended_map(tmp_path: Path) -> None:
-    import subprocess
-
     program = tmp_path / "program.py"
     program.write_text(
         "import milepost\n"
@@ -625,3 +625,92 @@ def test_the_interpreters_exit_ends_a_suspended_map(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert view(tmp_path / "s").judgement.status is SessionStatus.STOPPED
+
+
+# Signals, to programs of their own.
+
+PROGRAM = """
+import milepost, os, signal, sys, time
+import milepost.jobs.signals
+milepost.jobs.signals.GRACE_SECONDS = {grace}
+
+def work(number):
+    if number == 3:
+        with open("begun", "a") as file:
+            file.write(f"{{os.getpid()}}\\n")
+        {then}
+    return number
+
+if __name__ == "__main__":
+    for number, _ in milepost.map(
+        work, range(9), "crawl", store="s", workers=2, executor="{executor}", progress=False
+    ):
+        pass
+"""
+ENDS = "while not os.path.exists('go'): time.sleep(0.005)"
+HANGS = "time.sleep(600)"
+
+
+@contextlib.contextmanager
+def started(
+    folder: Path, executor: str, then: str, grace: float
+) -> Generator[tuple[subprocess.Popen[bytes], int]]:
+    """A map whose fourth item is in hand, and the process that has it."""
+    script = folder / "program.py"
+    script.write_text(PROGRAM.format(executor=executor, then=then, grace=grace))
+    words = [sys.executable, "-W", "error", str(script)]
+    with subprocess.Popen(words, cwd=folder, start_new_session=True) as running:
+        try:
+            begun = folder / "begun"
+            wait_until(lambda: begun.exists() and begun.read_text().endswith("\n"))
+            yield running, int(begun.read_text().split()[0])
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGKILL)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals to a group are not for Windows")
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+def test_ctrl_c_lets_what_runs_end(tmp_path: Path, executor: str) -> None:
+    with started(tmp_path, executor, ENDS, grace=PATIENCE_SECONDS) as (running, _):
+        os.killpg(running.pid, signal.SIGINT)  # as a terminal does it: to all of them
+        (tmp_path / "go").touch()
+        assert running.wait(PATIENCE_SECONDS) == -signal.SIGINT
+    found = view(tmp_path / "s")
+    assert found.judgement.status is SessionStatus.STOPPED
+    assert found.state.executions[-1].in_flight == []
+    assert found.state.active_batches[0].is_done(3)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals to a group are not for Windows")
+@pytest.mark.parametrize("executor", ["threads", "processes"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_what_hangs_is_dropped_after_the_grace(tmp_path: Path, executor: str, name: str) -> None:
+    with started(tmp_path, executor, HANGS, grace=0.3) as (running, worker):
+        running.send_signal(getattr(signal, name))
+        assert running.wait(PATIENCE_SECONDS) == (-signal.SIGINT if name == "SIGINT" else 143)
+        wait_until(lambda: not is_running(worker))
+    found = view(tmp_path / "s")
+    stopped = name == "SIGINT"
+    expected = SessionStatus.STOPPED if stopped else SessionStatus.INTERRUPTED
+    assert found.judgement.status is expected
+    assert not found.state.active_batches[0].is_done(3)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals to a group are not for Windows")
+def test_worker_processes_do_not_outlive_who_made_them(tmp_path: Path) -> None:
+    with started(tmp_path, "processes", HANGS, grace=0.3) as (running, worker):
+        running.kill()
+        running.wait(PATIENCE_SECONDS)
+        wait_until(lambda: not is_running(worker))
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody waited for does not."""
+    try:
+        os.kill(pid, 0)
+        return " Z " not in (Path("/proc") / str(pid) / "stat").read_text()
+    except ProcessLookupError:
+        return False
+    except FileNotFoundError:  # it ended just now, or the system does not tell
+        return not Path("/proc/self").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import tracemalloc
 from typing import TYPE_CHECKING, Any
 
@@ -335,12 +336,24 @@ def test_keys_and_positions_do_not_mix(tmp_path: Path) -> None:
     items.close()
     with pytest.raises(milepost.InputChangedError, match="by their position"):
         all_of(loop(range(3), tmp_path))
-    # What was refused is closed: it holds neither the session nor the signals.
-    assert milepost.Store(tmp_path).view("crawl").judgement.status is milepost.SessionStatus.STOPPED
     assert all_of(loop(range(3), tmp_path, key="position")) == [1, 2]
     all_of(milepost.resume("ab", "keys", store=tmp_path, progress=False))
     with pytest.raises(milepost.InputChangedError, match="by their keys"):
         all_of(milepost.resume("ab", "keys", store=tmp_path, progress=False, key="position"))
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_what_was_refused_holds_the_session_no_longer(tmp_path: Path, guarded: bool) -> None:
+    all_of(loop(range(3), tmp_path, key="position"))
+    items = loop(range(3), tmp_path)
+    with pytest.raises(milepost.InputChangedError):
+        items.__enter__() if guarded else next(items)
+    store = milepost.Store(tmp_path)
+    opened = threading.Thread(target=lambda: fine.append(store.session("crawl").close()))
+    fine: list[None] = []
+    opened.start()
+    opened.join()
+    assert fine == [None]  # another thread would be locked out
 
 
 def test_nothing_is_added_to_positions(tmp_path: Path) -> None:

@@ -111,6 +111,19 @@ def test_an_event_loop_waits_without_standing_still() -> None:
     assert asyncio.run(main()) == [event(n) for n in range(5)]
 
 
+def test_an_event_wakes_who_waits_in_an_event_loop() -> None:
+    held = subscription()
+
+    async def main() -> None:
+        waiting = asyncio.create_task(held.aget())
+        await asyncio.sleep(0)
+        await asyncio.to_thread(held.push, event(1))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await waiting == event(1)
+
+    asyncio.run(main())
+
+
 def test_in_an_event_loop_waiting_ends_with_the_timeout() -> None:
     held = subscription()
 

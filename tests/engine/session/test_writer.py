@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 import milepost
+from milepost.errors import StorageFullError
 from milepost.storage.directory import LocalDirectory
 from support.recording import Recording
 
@@ -59,3 +62,15 @@ def test_a_journal_that_was_begun_and_never_written_is_not_missed(tmp_path: Path
         with store.session("work", execute=False) as session:
             assert session.findings == []
             assert session.live.sequence == last
+
+
+def test_a_first_run_that_could_not_begin_ends_without_a_word(tmp_path: Path) -> None:
+    system = Recording(str(tmp_path / "s"))
+    store = milepost.Store(directory=LocalDirectory(str(tmp_path / "s"), system=system))
+    session = store.session("work", execute=False)
+    system.room = 0
+    with pytest.raises(StorageFullError):
+        session.begin_execution()
+    system.room = None
+    session.close()
+    assert store.load_progress("work").executions == []
