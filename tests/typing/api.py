@@ -159,6 +159,12 @@ with store.session("places", total_batches=250, durability="buffered") as sessio
     assert_type(session.complete(), milepost.Outcome)
 
 
+async def watch(subscription: milepost.Subscription) -> None:
+    assert_type(await subscription.aget(timeout_seconds=1), milepost.BatchEvent | None)
+    async for event in subscription:
+        assert_type(event.sequence, int)
+
+
 # What was stored comes back as what was asked for.
 
 assert_type(store.save_state("settings", {"cursor": 41}), int)

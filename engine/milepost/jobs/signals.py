@@ -1,7 +1,8 @@
 """Ctrl-C and SIGTERM while work runs: finish the item in hand, save, stop.
 
 - Handlers are set in the main thread only, only over Python's defaults, and are put back. The one
-  by which `asyncio.run` cancels its main task is such a default.
+  by which `asyncio.run` cancels its main task is such a default. Where work runs in the body of
+  other work, both are stopped.
 - The first signal asks the work to stop. What is in hand after `GRACE_SECONDS` is dropped, and
   a second signal drops it at once: then `KeyboardInterrupt` (or `SystemExit(143)`) is raised where
   the work is.
@@ -33,12 +34,14 @@ class StopSignals:
 
     Attributes:
         received: The first signal, `None` while there was none.
+        before: The handlers that were there before ours, by signal.
+        closed: Whether the work is over.
     """
 
     def __init__(self, request_stop: Callable[[], None]) -> None:
         self._request_stop = request_stop
-        self._before: dict[int, Any] = {}
-        self._done = False
+        self.before: dict[int, Any] = {}
+        self.closed = False
         self.received: int | None = None
 
     def __enter__(self) -> Self:
@@ -47,9 +50,12 @@ class StopSignals:
                 (signal.SIGINT, signal.default_int_handler),
                 (signal.SIGTERM, signal.SIG_DFL),
             ):
+                outer = _owner(signal.getsignal(number))
+                if outer is not None and outer.closed:
+                    outer.close()
                 before = signal.getsignal(number)
-                if before is default or _is_of_asyncio(before):
-                    self._before[number] = before
+                if before is default or _is_of_asyncio(before) or _owner(before) is not None:
+                    self.before[number] = before
                     signal.signal(number, self._handle)
         return self
 
@@ -58,29 +64,49 @@ class StopSignals:
 
     def close(self) -> None:
         """Put the handlers back; a second time does nothing."""
-        self._done = True
+        self.closed = True
         if threading.current_thread() is not threading.main_thread():
             return
-        while self._before:
-            number, before = self._before.popitem()
-            if signal.getsignal(number) == self._handle:
+        for number, before in self.before.items():
+            handler = signal.getsignal(number)
+            if handler == self._handle:
                 signal.signal(number, before)
+                continue
+            # Work that began later is still there; it puts back what we would have.
+            later = _owner(handler)
+            while later is not None:
+                if later.before.get(number) == self._handle:
+                    later.before[number] = before
+                later = _owner(later.before.get(number))
+        self.before = {}
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
+        if self.closed:
+            # It was closed in a thread that may set no handlers; it must swallow nothing now.
+            self.close()
+            signal.raise_signal(number)
+            return
         if self.received is not None:
             self.raise_stop()
-        self.received = number
-        self._request_stop()
+        self.note(number)
         # The low-level call, because Thread.start takes locks that the interrupted code may hold.
         _thread.start_new_thread(self._insist, (number,))
+
+    def note(self, number: int) -> None:
+        """Have this work stop, and the work in whose body it runs."""
+        self.received = number
+        self._request_stop()
+        outer = _owner(self.before.get(number))
+        if outer is not None and not outer.closed:
+            outer.note(number)
 
     def _insist(self, number: int) -> None:
         deadline = time.monotonic() + GRACE_SECONDS
         while time.monotonic() < deadline:
-            if self._done:
+            if self.closed:
                 return
             time.sleep(0.05)
-        if not self._done:
+        if not self.closed:
             with contextlib.suppress(OSError, AttributeError):
                 # A real signal also ends a wait inside the operating system.
                 main = threading.main_thread().ident
@@ -94,6 +120,12 @@ class StopSignals:
         if self.received == signal.SIGTERM:
             raise SystemExit(EXIT_TERMINATED)
         raise KeyboardInterrupt
+
+
+def _owner(handler: object) -> StopSignals | None:
+    """Whose handler it is, if it is one of ours."""
+    owner = getattr(handler, "__self__", None)
+    return owner if isinstance(owner, StopSignals) else None
 
 
 def _is_of_asyncio(handler: object) -> bool:

@@ -21,7 +21,7 @@ from milepost.session.arguments import check_count
 from milepost.session.consumer import Consumer, TaskConsumer
 from milepost.session.feed import Feed, PositionFeed, Taken
 from milepost.session.outputs import Slip
-from milepost.session.workload import Host, StopRequested, Workload, verdict_of
+from milepost.session.workload import POSITION, Host, StopRequested, Workload, verdict_of
 from milepost.types import ItemStatus, Key
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class Items(Workload[T]):
         self._chunk = chunk
         self._consumer = Consumer()
         self._task_consumer = TaskConsumer()
+        self._is_one_by_one = chunk is None and key != POSITION
+        self._has_begun = False
         self._slip: Slip | None = None
 
     # Iterating.
@@ -85,8 +87,8 @@ class Items(Workload[T]):
             raise
 
     def _advance(self) -> T:
-        feed = self._prepared()
-        if self.session.stop_requested:
+        feed = self._feed or self._prepared()
+        if self._owned().session.stop_requested:
             self._acknowledge()
             self._stop()
         if not self._answers_at_once:
@@ -139,6 +141,8 @@ class Items(Workload[T]):
     def _gather(self, feed: Feed[T]) -> list[Taken[T]]:
         """What is given out next; nothing where there is no more."""
         taken = self._next_of_source(feed)
+        if taken is not None and self._chunk is None:
+            return [taken]
         found: list[Taken[T]] = []
         while taken is not None:
             found.append(taken)
@@ -174,12 +178,14 @@ class Items(Workload[T]):
     def _take(self, taken: list[Taken[T]]) -> None:
         """What was in hand is done, and this is in hand now; in one record."""
         batch = self._owned()
-        self._host.begin(batch, self._total)
+        if not self._has_begun:
+            self._host.begin(batch, self._total)
+            self._has_begun = True
         # Whatever interrupts us, what was in hand is not acknowledged a second time.
         done, self.keys, self.key = self.keys, (), None
         self._record(batch, done, taken)
-        self.keys = tuple(each.key for each in taken)
         self.key = taken[0].key
+        self.keys = (self.key,) if len(taken) == 1 else tuple(each.key for each in taken)
 
     def _acknowledge(self) -> None:
         """The item in hand is done; there is no next one in the same record."""
@@ -188,14 +194,14 @@ class Items(Workload[T]):
             self._record(self._owned(), done, [])
 
     def _record(self, batch: Batch, done: tuple[Key, ...], taken: list[Taken[T]]) -> None:
+        if self._slip is None and not self._verdicts and self._is_one_by_one:
+            # The hot path: one record of a few bytes.
+            batch.advance(done[0] if done else None, taken[0].key if taken else None)
+            return
         slip, self._slip = self._slip, None
         verdicts, self._verdicts = self._verdicts, {}
         keys = [each.key for each in taken]
-        is_plain = not verdicts and slip is None and len(done) <= 1 and len(keys) <= 1
-        feed = cast("Feed[Any]", self._feed)
-        if is_plain and not isinstance(feed, PositionFeed):
-            batch.advance(done[0] if done else None, keys[0] if keys else None)
-            return
+        feed: Feed[Any] | None = self._feed
         changes = [batch.change(key, *verdicts.get(key, _DONE)) for key in done]
         if all(change.status is not ItemStatus.COMPLETED for change in changes):
             slip = None  # what is not completed leaves no row

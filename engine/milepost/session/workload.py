@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterable, Iterable, Iterator, Sized
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 from milepost.errors import ClosedError, ConfigurationError, MilepostError
 from milepost.session.arguments import check_count, check_function, check_source
@@ -188,7 +188,9 @@ class Workload(Generic[T]):
         return feed
 
     def _owned(self) -> Batch:
-        return cast("Batch", self._batch)
+        batch = self._batch
+        assert batch is not None  # noqa: S101  # whoever calls this has prepared
+        return batch
 
     def _tell_total(self, batch: Batch) -> None:
         """Record how many items there are, where that is news in a batch that runs."""
@@ -208,7 +210,9 @@ class Workload(Generic[T]):
     # Asking for items.
 
     def _next_of_source(self, feed: Feed[T]) -> Taken[T] | None:
-        return feed.next_from(cast("Iterator[T]", self._source))
+        source = self._source
+        assert source is not None  # noqa: S101  # it came with the feed
+        return feed.next_from(source)
 
     async def _next_of_source_async(self, feed: Feed[T]) -> Taken[T] | None:
         if self._async_source is None:

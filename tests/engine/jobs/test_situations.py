@@ -539,3 +539,72 @@ def test_store_folder_moved_or_deleted_while_in_use(tmp_path: Path, how: str) ->
     with pytest.raises(milepost.MilepostError):
         session.close()
     assert not store.exists()
+
+
+# More than one loop, and signals.
+
+
+def test_ctrl_c_stops_a_loop_and_the_loop_in_its_body(tmp_path: Path) -> None:
+    ended = program(
+        tmp_path,
+        """
+        import milepost, os, signal
+        for outer in milepost.resume("ab", "work", store="s"):
+            for inner, _ in milepost.map(str, range(9), "inner", store="s", workers=1):
+                os.kill(os.getpid(), signal.SIGINT)
+            print("never", flush=True)
+        """,
+    )
+    assert ended.returncode in {130, -signal.SIGINT}
+    assert ended.stdout == ""
+    assert status(tmp_path / "s") is SessionStatus.STOPPED
+    inner = milepost.Store(tmp_path / "s").view("inner")
+    assert inner.judgement.status is SessionStatus.STOPPED
+    assert inner.state.total_items_processed >= 1
+
+
+def test_ctrl_c_stops_the_loop_that_took_the_place_of_a_suspended_one(tmp_path: Path) -> None:
+    ended = program(
+        tmp_path,
+        """
+        import milepost, os, signal
+        old = milepost.resume("abc", "work", store="s")
+        next(old)
+        for item in milepost.resume("abc", "work", store="s"):
+            os.kill(os.getpid(), signal.SIGINT)
+            print(item, flush=True)
+        """,
+    )
+    assert ended.returncode in {130, -signal.SIGINT}
+    assert ended.stdout.split() == ["a"]
+    assert all_of(loop("abc", tmp_path / "s")) == ["b", "c"]
+
+
+def test_a_loop_that_was_dropped_in_another_thread_swallows_no_ctrl_c(tmp_path: Path) -> None:
+    held = [loop("abc", tmp_path)]
+    next(held[0])
+    thread = threading.Thread(target=held.clear)  # as a collector does, in whatever thread it runs
+    thread.start()
+    thread.join()
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert all_of(loop("abc", tmp_path)) == ["a", "b", "c"]
+
+
+def test_loops_that_end_in_any_order_put_the_handlers_back(tmp_path: Path) -> None:
+    for order in itertools.permutations(range(3)):
+        loops = [
+            milepost.resume(
+                "ab", f"{number}", store=tmp_path, progress=False, when_complete="restart"
+            )
+            for number in range(3)
+        ]
+        for each in loops:
+            next(each)
+        for number in order:
+            assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+            loops[number].close()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -348,12 +348,13 @@ def test_what_was_refused_holds_the_session_no_longer(tmp_path: Path, guarded: b
     items = loop(range(3), tmp_path)
     with pytest.raises(milepost.InputChangedError):
         items.__enter__() if guarded else next(items)
+    opened: list[milepost.Session] = []
     store = milepost.Store(tmp_path)
-    opened = threading.Thread(target=lambda: fine.append(store.session("crawl").close()))
-    fine: list[None] = []
-    opened.start()
-    opened.join()
-    assert fine == [None]  # another thread would be locked out
+    thread = threading.Thread(target=lambda: opened.append(store.session("crawl")))
+    thread.start()
+    thread.join()
+    assert len(opened) == 1  # another thread would be locked out
+    opened[0].close()
 
 
 def test_nothing_is_added_to_positions(tmp_path: Path) -> None:
