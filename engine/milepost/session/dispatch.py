@@ -84,6 +84,7 @@ class Dispatch(Generic[T]):
         self._waiting: list[tuple[float, int, Ticket[T]]] = []
         self._numbers = count()
         self._alone: deque[Ticket[T]] = deque()
+        self._lone: Key | None = None
         self._is_last_lap = False
         self._failed_in_a_row: list[Key] = []
         self._changes: list[ItemChange] = []
@@ -104,7 +105,7 @@ class Dispatch(Generic[T]):
 
     def has_room(self) -> bool:
         """Whether one more item may begin."""
-        if self._alone or self._batch.session.live.suspects:
+        if self._alone or self._lone in self._in_hand:
             return not self._in_hand
         workers = self._rules.workers
         return self._running < workers and len(self._in_hand) < workers * _AHEAD
@@ -112,7 +113,9 @@ class Dispatch(Generic[T]):
     def due(self, now: float) -> Ticket[T] | None:
         """An item that is to be tried again now; it has begun when this returns."""
         if self._alone:
-            return self._begun(self._alone.popleft())
+            ticket = self._alone.popleft()
+            self._lone = ticket.key
+            return self._begun(ticket)
         if self._waiting and self._waiting[0][0] <= now:
             return self._begun(heapq.heappop(self._waiting)[2])
         return None
@@ -121,9 +124,19 @@ class Dispatch(Generic[T]):
         """How long until the next item is to be tried again; `None` where none waits."""
         return max(0.0, self._waiting[0][0] - now) if self._waiting else None
 
-    def begin(self, taken: Taken[T]) -> Ticket[T]:
-        """Begin an item of the source."""
-        return self._begun(Ticket(taken, self._batch.session.outputs))
+    def begin(self, taken: Taken[T]) -> Ticket[T] | None:
+        """Begin an item of the source; `None` where it must wait until it can be alone."""
+        ticket = Ticket(taken, self._batch.session.outputs)
+        if self._in_hand and self._is_suspect(ticket):
+            self._alone.append(ticket)
+            return None
+        return self._begun(ticket)
+
+    def _is_suspect(self, ticket: Ticket[T]) -> bool:
+        """Whether it was in hand when a process died, and has not ended since."""
+        number = self._batch.number
+        suspects = self._batch.session.live.suspects
+        return any(each.key == ticket.key and each.batch == number for each in suspects)
 
     def begin_rest(self) -> Ticket[T] | None:
         """Begin what was found on the way; then, when all else has ended, what failed before."""
@@ -136,6 +149,8 @@ class Dispatch(Generic[T]):
     def _begun(self, ticket: Ticket[T]) -> Ticket[T]:
         ticket.tries += 1
         self._running += 1
+        if self._is_suspect(ticket):
+            self._lone = ticket.key
         self._in_hand[ticket.key] = ticket
         self._taken.append(ticket.key)
         return ticket

@@ -574,6 +574,38 @@ def test_what_was_in_hand_at_a_death_runs_alone_and_poison_is_failed(tmp_path: P
     assert failed.items_processed == 11
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a death in the middle needs a fork")
+def test_a_suspect_that_never_comes_again_keeps_nobody_waiting(tmp_path: Path) -> None:
+    def run(tell: Callable[[bytes], None]) -> None:
+        together = threading.Barrier(3)
+
+        def work(item: int) -> int:
+            together.wait(PATIENCE_SECONDS)
+            if item == 2:
+                die()
+            threading.Event().wait()
+            return item
+
+        for _ in mapped(work, range(3), tmp_path, workers=3):
+            pass
+
+    assert in_child(run).signal
+    together = threading.Barrier(3)
+    alone: list[int] = []
+
+    def work(item: int) -> int:
+        if item > 2:
+            together.wait(PATIENCE_SECONDS)  # they run together, or this never returns
+        else:
+            alone.append(item)
+        return item
+
+    # The first of the three is not in the source any more; the others run alone still.
+    found = [item for item, _ in mapped(work, [*range(10, 16), 1, 2], tmp_path, workers=3)]
+    assert sorted(found) == [1, 2, *range(10, 16)]
+    assert alone == [1, 2]
+
+
 # Consumers.
 
 
