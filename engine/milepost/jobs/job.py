@@ -91,13 +91,8 @@ class Job(Generic[P, R]):
         self.progress = progress
         self.params = params
         self.give_up_after = check_count("give_up_after", give_up_after, least=0)
-        self.executor = executor
+        self.executor = self._fitting(executor)
         self.config = config
-        if executor is not None and is_async(function):
-            raise TypeError(
-                f"job {name!r} is a coroutine function: it runs as tasks of an event loop, and no"
-                " executor= can run it"
-            )
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the undecorated function."""
@@ -208,6 +203,14 @@ class Job(Generic[P, R]):
         # Where the function is one for batches in this process, threads are what it has anyway.
         if executor is None or (executor == "threads" and self.executor is None):
             return self.executor
+        return self._fitting(executor)
+
+    def _fitting(self, executor: ExecutorOrFactory | None) -> ExecutorOrFactory | None:
+        if executor is not None and is_async(self.function):
+            raise TypeError(
+                f"job {self.name!r} is a coroutine function: it runs as tasks of an event loop, and"
+                " no executor= can run it"
+            )
         return executor
 
 

@@ -10,6 +10,7 @@ from milepost.jobs.place import Place
 from milepost.session.arguments import check_choice, check_source
 from milepost.session.dispatch import Rules
 from milepost.session.mapping import Mapped, mapped
+from milepost.settings.configuration import configuration
 from milepost.work.retry import Backoff
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-WORKERS = 8
-
 
 @overload
 def map(  # type: ignore[overload-overlap]  # noqa: A001  # the word of the public face
@@ -35,10 +34,10 @@ def map(  # type: ignore[overload-overlap]  # noqa: A001  # the word of the publ
     source: Iterable[T] | AsyncIterable[T],
     name: str,
     *,
-    workers: int = WORKERS,
+    workers: int | None = None,
     executor: None = None,
-    attempts: int = 3,
-    give_up_after: int = 20,
+    attempts: int | None = None,
+    give_up_after: int | None = None,
     backoff: Backoff | None = None,
     key: Callable[[T], Key] | str | None = None,
     params: Any = None,
@@ -54,10 +53,10 @@ def map(  # noqa: A001
     source: Iterable[T],
     name: str,
     *,
-    workers: int = WORKERS,
+    workers: int | None = None,
     executor: ExecutorOrFactory | None = None,
-    attempts: int = 3,
-    give_up_after: int = 20,
+    attempts: int | None = None,
+    give_up_after: int | None = None,
     backoff: Backoff | None = None,
     key: Callable[[T], Key] | str | None = None,
     params: Any = None,
@@ -72,10 +71,10 @@ def map(  # noqa: A001
     source: Any,
     name: str,
     *,
-    workers: int = WORKERS,
+    workers: int | None = None,
     executor: ExecutorOrFactory | None = None,
-    attempts: int = 3,
-    give_up_after: int = 20,
+    attempts: int | None = None,
+    give_up_after: int | None = None,
     backoff: Backoff | None = None,
     key: Callable[[Any], Key] | str | None = None,
     params: Any = None,
@@ -97,13 +96,13 @@ def map(  # noqa: A001
         source: All items, every time; those that are done are passed over. More can be found on the
             way (`add`).
         name: The session's name.
-        workers: How many items run at once.
+        workers: How many items run at once; 8 by default.
         executor: A `concurrent.futures.Executor`, or a function that makes one: processes, `loky`,
             Dask. One that was made here is shut down here, and made anew when it breaks. Also by
             name: `"threads"`, `"processes"`, `"dask://HOST:PORT"`.
-        attempts: Tries an item gets in one run where its error is recoverable.
+        attempts: Tries an item gets in one run where its error is recoverable; 3 by default.
         give_up_after: So many failures in a row are an outage: those items are put back, and
-            `OutageError` is raised; 0 for never.
+            `OutageError` is raised; 0 for never, 20 by default.
         backoff: How long to wait between tries.
         key: What an item is known by, as for `resume`.
         params: What makes this run this run, as for `resume`.
@@ -123,5 +122,17 @@ def map(  # noqa: A001
         params=params,
         progress=progress,
     )
-    rules = Rules(workers, attempts, give_up_after, backoff or Backoff())
+    said, usual = configuration().job_options(name), Rules()
+    rules = Rules(
+        _first(workers, said.workers, usual.workers),
+        _first(attempts, said.attempts, usual.attempts),
+        _first(give_up_after, said.give_up_after, usual.give_up_after),
+        backoff or Backoff(),
+    )
+    executor = said.executor if executor is None else executor
     return mapped(function, host, source, rules, executor=executor, key=key, total=total)
+
+
+def _first(*values: int | None) -> int:
+    """What is said nearest to the call: by it, by the settings, by default."""
+    return next(each for each in values if each is not None)

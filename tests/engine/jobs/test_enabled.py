@@ -340,6 +340,30 @@ def test_the_file_says_how_many_batches_run_at_once(tmp_path: Path) -> None:
     assert work.run(progress=False).failures == {}
 
 
+def test_the_file_says_it_for_a_map_and_the_call_goes_before_it(tmp_path: Path) -> None:
+    says(tmp_path, "[job.work]\nattempts = 2\nworkers = 1\n")
+
+    def tries(name: str, **options: Any) -> int:
+        seen: list[int] = []
+
+        def work(item: int) -> None:
+            seen.append(item)
+            raise ConnectionError("down")
+
+        quick = milepost.Backoff(first_seconds=0.0)
+        store = tmp_path / name
+        for _ in milepost.map(
+            work, [1], "work", store=store, backoff=quick, progress=False, **options
+        ):
+            pass
+        return len(seen)
+
+    assert tries("file") == 2
+    assert tries("call", attempts=4) == 4
+    (tmp_path / "milepost.toml").write_text("")
+    assert tries("default") == 3
+
+
 def test_the_file_names_what_the_batches_run_in(tmp_path: Path) -> None:
     says(tmp_path, '[job.work]\nexecutor = "threads"\n')
     kinds: list[str] = []
