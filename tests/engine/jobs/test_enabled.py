@@ -9,7 +9,7 @@ import sys
 import tempfile
 import textwrap
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
