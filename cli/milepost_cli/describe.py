@@ -236,7 +236,8 @@ def _item_errors(batch: milepost.ActiveBatch) -> Iterator[dict[str, Any]]:
             yield _error(
                 item.error_message,
                 item.error_type,
-                item.ended_ns,
+                # One that waits for its next try has not ended: it is of the latest events.
+                item.ended_ns or batch.updated_ns,
                 batch=batch.batch_id,
                 item=item.item_id,
             )

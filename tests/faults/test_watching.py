@@ -89,7 +89,8 @@ def expect_one_poisoned(store: milepost.Store, words: str, limit: int) -> None:
     (failed,) = state.failed_batches.values()
     assert failed.batch_id == KILLER
     assert not failed.is_recoverable
-    assert f"poison: its process died {limit} times in a row" in failed.error_message
+    often = "1 time" if limit == 1 else f"{limit} times"
+    assert f"poison: its process died {often} in a row" in failed.error_message
     assert words in failed.error_message
     assert not state.suspects
     with open("log") as file:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 import milepost
@@ -42,5 +44,9 @@ def command(name: str, *, dry_run: bool) -> None:
         output.say(f"{output.safe(name)}: would begin anew, giving up: {done}")
         return
     output.say(f"{output.safe(name)}: begun anew as version {made}; given up: {done}")
+    for path, rows in view.state.outputs.items():
+        if rows.length_bytes:
+            full = os.path.normpath(os.path.join(store.path, path))
+            output.say(f"move away first, it has the rows of before: {output.safe(full)}")
     output.say(f"next: {output.safe(again or 'run the program again')}")
     output.say(f"undo: {output.safe(undo)}")

@@ -5,6 +5,7 @@ The session has one batch, whose items are the loop's.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
@@ -192,6 +193,9 @@ class LoopHost(Host):
             session.end(Outcome.STOPPED)
             return
         self._say_in_hand(session)
+        if isinstance(error, Exception):
+            with contextlib.suppress(Exception):  # the error on its way is the one to see
+                session.begin_execution()  # what refused the work at its start is its last error
         if error is None and not interrupted:
             session.end(Outcome.INTERRUPTED, "an exception ended the loop")
         else:

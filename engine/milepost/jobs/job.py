@@ -15,6 +15,7 @@ from milepost.session.mapping import is_async
 from milepost.session.plan import PLANS
 from milepost.settings.configuration import configuration
 from milepost.storage.names import check_name
+from milepost.work.executors import executor_named
 from milepost.work.retry import Backoff
 
 if TYPE_CHECKING:
@@ -211,6 +212,8 @@ class Job(Generic[P, R]):
                 f"job {self.name!r} is a coroutine function: it runs as tasks of an event loop, and"
                 " no executor= can run it"
             )
+        if isinstance(executor, str):
+            executor_named(executor, 1)  # a wrong name is refused before anything is begun
         return executor
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
@@ -41,9 +42,15 @@ def refusing_loops(reason: str) -> Generator[None]:
 
 
 def refuse_while_importing() -> None:
-    """Raise where a file is imported only to be looked at."""
+    """Raise where a file is imported only to be looked at, or by a worker process of its own."""
     if reason := _refusal.get():
         raise ConfigurationError(reason, hint="run it as a program: python FILE.py")
+    module = sys.modules.get("multiprocessing.process")
+    if module is not None and getattr(module.current_process(), "_inheriting", False):
+        raise ConfigurationError(
+            "a worker process imports this file, and would begin the same work once more",
+            hint='put what only the program itself does under: if __name__ == "__main__":',
+        )
 
 
 @overload

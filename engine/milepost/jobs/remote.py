@@ -143,6 +143,7 @@ class Remote:
                 if error is not None:
                     raise error
                 return value
+            self._engine.check()
             if self._session.stop_requested and future.cancel():
                 raise StopRequested
 

@@ -20,12 +20,16 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from milepost.text import say
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
     from typing import Self
 
 GRACE_SECONDS: Final = 5.0
+TELLING_SECONDS: Final = 0.5
+"""Who stops sooner need not say that it is about to."""
 EXIT_TERMINATED: Final = 143
 
 
@@ -101,10 +105,17 @@ class StopSignals:
             outer.note(number)
 
     def _insist(self, number: int) -> None:
-        deadline = time.monotonic() + GRACE_SECONDS
-        while time.monotonic() < deadline:
+        begun = time.monotonic()
+        is_told = False
+        while (waited := time.monotonic() - begun) < GRACE_SECONDS:
             if self.closed:
                 return
+            if waited > TELLING_SECONDS and not is_told:
+                is_told = True
+                say(
+                    f"finishing what is in hand, for at most {GRACE_SECONDS:g} s; the same signal"
+                    " again stops at once"
+                )
             time.sleep(0.05)
         if not self.closed:
             with contextlib.suppress(OSError, AttributeError):

@@ -214,6 +214,7 @@ class Dispatch(Generic[T]):
                 change = ItemChange(ticket.key, ItemStatus.FAILED, message, kind, False)
                 self._changes.append(change)
                 del self._in_hand[ticket.key]
+                self._count_failure(ticket.key, error)
             else:
                 self._alone.append(ticket)
                 self._let_go(ticket, ItemStatus.PENDING, error)

@@ -152,6 +152,11 @@ class Mapped(Mapping[T, R]):
     def __iter__(self) -> Mapped[T, R]:
         return self
 
+    def __aiter__(self) -> Mapped[T, R]:
+        raise TypeError(
+            "the function is a plain function; write: for item, result in ..., or make it async def"
+        )
+
     def __length_hint__(self) -> int:
         self._consumer.note_length_hint()
         if self._total is not None:
@@ -185,7 +190,9 @@ class Mapped(Mapping[T, R]):
                 self._end()
                 raise StopIteration
             ended = self._pool.next_ended(self._seconds_to_wait(dispatch))
-            if ended is not None:
+            if ended is None:
+                self._pool.check()
+            else:
                 self._note_end(dispatch, ended)
         # What the body now works on is no news; what was acknowledged must not wait for it.
         self._fill(dispatch)

@@ -133,6 +133,10 @@ class Outputs:
         full: str = os.path.abspath(os.fspath(path))
         if os.path.isdir(full):
             raise OutputError(f"the output {full} is a folder")
+        if not os.path.isdir(os.path.dirname(full)):
+            raise OutputError(
+                f"the folder of the output {full} is not there", hint="make the folder first"
+            )
         try:
             # By the real folders: a link in a path would lead elsewhere from the other side.
             folder, base = os.path.split(full)

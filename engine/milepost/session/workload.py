@@ -138,6 +138,7 @@ class Workload(Generic[T]):
         self._verdicts: dict[Key, Verdict] = {}
         self.key: Key | None = None
         self.keys: tuple[Key, ...] = ()
+        self._refusal: MilepostError | None = None
         self._is_async = False
         self._ended = False
         self.is_guarded = False
@@ -242,6 +243,13 @@ class Workload(Generic[T]):
         return self._feed.waiting if self._feed is not None else 0
 
     @property
+    def failed(self) -> int:
+        """How many items stand as failed, those of earlier runs too."""
+        if self._batch is None:
+            return 0
+        return self._batch.session.live.session_statistics.total_items_failed
+
+    @property
     def vanished(self) -> int:
         """How many keys of earlier runs the source no longer has; known at the end of the loop."""
         return self._feed.vanished if self._feed is not None else 0
@@ -281,7 +289,11 @@ class Workload(Generic[T]):
         is not what it was; `OutputError` where it holds what this session did not write.
         """
         self._prepared()
-        return self._owned().session.open_output(path, self._slip_in_hand)
+        try:
+            return self._owned().session.open_output(path, self._slip_in_hand)
+        except MilepostError as error:
+            self._refused(error)
+            raise
 
     def skip(self, reason: str = "", *, key: Key | None = None) -> None:
         """Leave out the item in hand, on purpose and for good; it is recorded with the next.
@@ -313,10 +325,21 @@ class Workload(Generic[T]):
         """
         return Catching(self, kinds or (Exception,))
 
+    def _refused(self, error: MilepostError) -> None:
+        """Have it known, where the loop is left for it, what the work was refused for."""
+        if self._host.owns_session:
+            self._refusal = error
+            with contextlib.suppress(MilepostError):
+                self._owned().session.begin_execution()
+
     async def aopen(self, path: str | os.PathLike[str]) -> Output:
         """The same in an event loop, which it does not keep waiting for the disk."""
         await self._prepared_async()
-        return await aside(self._owned().session.open_output, path, self._slip_in_hand)
+        try:
+            return await aside(self._owned().session.open_output, path, self._slip_in_hand)
+        except MilepostError as error:
+            await aside(self._refused, error)
+            raise
 
     def _slip_in_hand(self) -> Slip | None:
         """Where rows go that are written in the loop's body."""
@@ -431,16 +454,17 @@ class Workload(Generic[T]):
     def __del__(self) -> None:
         if getattr(self, "is_guarded", True) or self._ended:
             return
-        on_purpose = left_on_purpose()
+        refusal = self._refusal
+        on_purpose = left_on_purpose() and refusal is None
         with contextlib.suppress(Exception):
             if self._is_async and running_loop() is not None:
                 # Nobody can wait here, and the loop must not: what waits for the disk goes aside.
                 if not self._is_left():
                     self._close_source()
                     self._host.detach()
-                    leave_aside(partial(self._host.leave, None, on_purpose=on_purpose))
+                    leave_aside(partial(self._host.leave, refusal, on_purpose=on_purpose))
             else:
-                self._close(None, on_purpose=on_purpose)
+                self._close(refusal, on_purpose=on_purpose)
 
 
 class Catching:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _DASK: Final = "dask://"
+DASK_SECONDS: Final = 10
+"""How long a scheduler has to answer."""
 
 
 def executor_named(text: str, workers: int) -> Callable[[], Executor]:
@@ -68,8 +70,14 @@ def _end_with(parent: Any) -> None:
 def _dask(address: str) -> Executor:
     import distributed  # noqa: PLC0415  # optional, and slow to import
 
-    make: Callable[[str], Any] = distributed.Client
-    return DaskExecutor(make(f"tcp://{address}"))
+    make: Callable[..., Any] = distributed.Client
+    try:
+        return DaskExecutor(make(f"tcp://{address}", timeout=DASK_SECONDS))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"no Dask scheduler answers at {address}: {error}",
+            hint=f"start one (dask scheduler), or name its HOST:PORT: {_DASK}127.0.0.1:8786",
+        ) from error
 
 
 class DaskExecutor(Executor):
@@ -88,8 +96,20 @@ class DaskExecutor(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Leave the cluster; what runs there is dropped, and runs again."""
-        self._executor.shutdown(wait=wait and not cancel_futures)
+        with contextlib.suppress(Exception):  # a cluster that is gone has nothing to shut down
+            self._executor.shutdown(wait=wait and not cancel_futures)
         self._client.close()
+
+
+def lost(executor: Executor) -> str:
+    """Where the cluster of this executor was, if it is gone: nothing more comes from it."""
+    while isinstance(inner := getattr(executor, "_executor", None), Executor):
+        executor = inner
+    client: Any = getattr(executor, "_client", None)
+    if getattr(client, "status", "") not in {"closed", "closing", "failed"}:
+        return ""
+    scheduler = getattr(client, "scheduler", None)
+    return str(getattr(scheduler, "address", "") or "its address")
 
 
 def _bring_along(function: object) -> None:

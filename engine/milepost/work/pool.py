@@ -19,9 +19,9 @@ from concurrent.futures import (
 )
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
-from milepost.errors import ConfigurationError
+from milepost.errors import ConfigurationError, OutageError
 from milepost.work import far
-from milepost.work.executors import Threads, executor_named
+from milepost.work.executors import Threads, executor_named, lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -98,6 +98,14 @@ class Engine:
             future: Future[Any] = Future()
             future.set_exception(error)
             return future
+
+    def check(self) -> None:
+        """Raise `OutageError` where nothing more can come from the executor."""
+        if self._executor is not None and (where := lost(self._executor)):
+            raise OutageError(
+                f"the Dask scheduler at {where} is gone; what it had in hand runs again",
+                hint="run it again when there is one",
+            )
 
     def rebuild(self, generation: int) -> None:
         """Leave the broken executor of that generation.
@@ -179,6 +187,10 @@ class Pool:
                     del self._running[token]
                     return Ended(token, *outcome(future))
         return None
+
+    def check(self) -> None:
+        """Raise `OutageError` where nothing more can come from the executor."""
+        self._engine.check()
 
     def rebuild(self) -> tuple[list[Ended], list[Any]]:
         """After a break: what had ended before, and the tokens of the calls that are lost.
