@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from milepost.jobs.job import Job
     from milepost.jobs.result import JobResult
     from milepost.jobs.workers import BatchEnd
+    from milepost.session.batch import Batch
     from milepost.session.session import Session
 
 
@@ -89,13 +90,19 @@ class AsyncRunner(Runner):
                         await self._job(step.batch)
                     else:
                         # A body that hangs must not keep us: it is left behind when we end.
-                        await asyncio.wrap_future(self._bodies.submit(self._run_body, step.batch))
+                        await asyncio.wrap_future(self._bodies.submit(self._run_plain, step.batch))
                 except asyncio.CancelledError as raised:
                     error = raised if _is_cancelled() else _given_up(raised)
                 except BaseException as raised:
                     error = raised
             step, ending = await aside(_next_step, steps, error)
         return ending
+
+    def _run_plain(self, batch: Batch) -> None:
+        try:
+            self._run_body(batch)
+        except StopIteration as error:  # it would mean another thing to a coroutine
+            raise RuntimeError(f"StopIteration was raised: {error}") from error
 
     async def _sleep_async(self, seconds: float) -> None:
         until = time.monotonic() + seconds

@@ -111,6 +111,8 @@ class Remote:
                 try:
                     outcomes = self._await(future)
                 except BrokenExecutor as error:
+                    if not self._engine.has_broken(future):
+                        raise  # the function's own pool
                     self._engine.rebuild(generation)
                     breaks += alone
                     if breaks >= limit:

@@ -41,7 +41,7 @@ from milepost.session.batch import Batch
 from milepost.session.outcomes import Retry, Skip
 from milepost.session.workload import StopRequested
 from milepost.text import counted, say
-from milepost.types import BatchStatus, Outcome
+from milepost.types import BatchStatus, ItemStatus, Key, Outcome
 
 if TYPE_CHECKING:
     import os
@@ -301,9 +301,14 @@ class Runner:
                         f" {error!r}"
                     )
                 raise
-            except Skip:
+            except Skip as skip:
                 if self._ended_by_body(batch):
                     return None
+                in_hand = _in_hand(batch)
+                if len(in_hand) > 1:
+                    return self._failing(batch, _unclear(in_hand))
+                for key in in_hand:
+                    batch.update_item(key, ItemStatus.SKIPPED, skip.reason or None)
                 if _skipped(batch) == skipped:
                     return batch.ending  # it was said of the batch as a whole
                 batch.begin_again()  # it was said of an item, and there may be more of them
@@ -369,3 +374,16 @@ class Runner:
 def _skipped(batch: Batch) -> int:
     recorded = batch.recorded
     return recorded.items_skipped if recorded is not None else 0
+
+
+def _in_hand(batch: Batch) -> list[Key]:
+    recorded = batch.recorded
+    items = recorded.open.values() if recorded is not None and recorded.items_processing else ()
+    return [item.item_id for item in items if item.status is ItemStatus.PROCESSING]
+
+
+def _unclear(in_hand: list[Key]) -> ConfigurationError:
+    return ConfigurationError(
+        f"Skip was raised with {len(in_hand)} items in hand, so nobody can tell which is meant",
+        hint="in the body of a map call its skip(), or raise Skip in the function",
+    )

@@ -40,6 +40,8 @@ async def aside(work: Callable[..., R], *args: Any) -> R:
         nonlocal work, args
         try:
             value = context.run(work, *args)
+        except StopIteration as error:  # it would mean another thing to a coroutine
+            future.set_exception(RuntimeError(f"StopIteration was raised: {error}"))
         except BaseException as error:  # it is for whoever waits
             future.set_exception(error)
         else:

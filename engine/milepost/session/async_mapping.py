@@ -51,16 +51,15 @@ class AsyncMapped(Mapping[T, R]):
     async def __anext__(self) -> tuple[T, R]:
         self._consumer.check()
         if self._ended:
+            self._refuse_after_failure()
             raise StopAsyncIteration
         try:
             return await self._advance()
         except (StopAsyncIteration, StopRequested):
             raise
         except BaseException as error:
-            if self._host.owns_session:
-                await self._close_async(error, on_purpose=False)
-            else:
-                await self._crew.end()
+            self._failure = error
+            await self._close_async(error, on_purpose=False)
             raise
 
     async def _advance(self) -> tuple[T, R]:
@@ -75,6 +74,9 @@ class AsyncMapped(Mapping[T, R]):
                 raise StopAsyncIteration
             for ticket, task in await self._crew.ended(self._seconds_to_wait(dispatch)):
                 self._note_end(dispatch, ticket, task)
+            if dispatch.outage is not None:
+                await self._off_loop(dispatch.commit)
+                raise dispatch.outage
         await self._fill(dispatch)
         return self._show()
 
@@ -87,8 +89,6 @@ class AsyncMapped(Mapping[T, R]):
                     break
                 begun.append(ticket)
         finally:
-            if begun:
-                await self._off_loop(self._begin)
             await self._off_loop(dispatch.commit)
         for ticket in begun:
             self._crew.start(ticket)

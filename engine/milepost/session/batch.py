@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from milepost.errors import ClosedError, ConfigurationError, EncodingError
@@ -18,6 +19,7 @@ from milepost.work.meter import Meter
 from milepost.work.retry import Backoff
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
     from datetime import datetime
 
@@ -89,6 +91,11 @@ class Batch:
         """When anything last happened to it; `None` for a batch that was never begun."""
         recorded = self.recorded
         return recorded.updated_at if recorded is not None else None
+
+    @property
+    def lock(self) -> threading.RLock:
+        """The session's: while it is held, nothing is recorded."""
+        return self._writer.lock
 
     @property
     def progress(self) -> ActiveBatch:
@@ -191,6 +198,16 @@ class Batch:
                 e.ItemsEnded(writer.next_sequence, writer.now_ns(), self.number, changes, taken),
                 slips,
             )
+
+    def put_down(self) -> None:
+        """What is in hand waits again, because the loop over it was left. For loops over items."""
+        with self._writer.lock:
+            self._writer.ready()
+            batch = self._require_items()
+            if batch.items_processing:
+                in_hand = ItemStatus.PROCESSING
+                keys = [item.item_id for item in batch.open.values() if item.status is in_hand]
+                self.end_items([self.change(key, ItemStatus.PENDING) for key in keys], [], [])
 
     def advance_positions(
         self,
@@ -459,15 +476,17 @@ class Batch:
                 BatchErrorType.UNKNOWN_ERROR if worst.error_type is None else worst.error_type,
                 any(item.is_recoverable for item in failed),
             )
-        left = len(batch.queued)
+        waiting = (ItemStatus.PENDING, ItemStatus.PROCESSING)
+        found = (i.item_id for i in batch.open.values() if i.is_added and i.status in waiting)
+        left = [*islice(batch.queued, 1), *found]
         if left:
             # Only here are they known: a batch that ended well would lose them without a word.
             return e.BatchFailed(
                 writer.next_sequence,
                 writer.now_ns(),
                 self.number,
-                f"{left:,} items that were found on the way were never begun, for example"
-                f" {next(iter(batch.queued))!r}",
+                f"{len(batch.queued) + len(left) - bool(batch.queued):,} items that were found on"
+                f" the way are not done, for example {left[0]!r}",
                 BatchErrorType.UNKNOWN_ERROR,
                 is_recoverable=True,
             )

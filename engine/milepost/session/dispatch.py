@@ -27,6 +27,8 @@ from milepost.types import BatchErrorType, ItemStatus, Key
 from milepost.work.retry import Backoff
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from milepost.session.batch import Batch
 
 T = TypeVar("T")
@@ -73,9 +75,17 @@ class Ticket(Generic[T]):
 
 
 class Dispatch(Generic[T]):
-    """The items of one map, between the feed and whoever runs them. It belongs to one thread."""
+    """The items of one map, between the feed and whoever runs them. It belongs to one thread.
 
-    def __init__(self, batch: Batch, feed: Feed[T], rules: Rules) -> None:
+    Attributes:
+        outage: What ends the work: too many failures in a row; `None` while there is no such thing.
+    """
+
+    def __init__(
+        self, batch: Batch, feed: Feed[T], rules: Rules, begin: Callable[[], None]
+    ) -> None:
+        """`begin` begins the run; it is called before items are recorded as taken."""
+        self._begin_run = begin
         self._batch = batch
         self._feed = feed
         self._rules = rules
@@ -86,6 +96,7 @@ class Dispatch(Generic[T]):
         self._alone: deque[Ticket[T]] = deque()
         self._lone: Key | None = None
         self._is_last_lap = False
+        self.outage: OutageError | None = None
         self._failed_in_a_row: list[Key] = []
         self._changes: list[ItemChange] = []
         self._taken: list[Key] = []
@@ -105,6 +116,8 @@ class Dispatch(Generic[T]):
 
     def has_room(self) -> bool:
         """Whether one more item may begin."""
+        if self.outage is not None:
+            return False
         if self._alone or self._lone in self._in_hand:
             return not self._in_hand
         workers = self._rules.workers
@@ -164,10 +177,7 @@ class Dispatch(Generic[T]):
         self._failed_in_a_row.clear()
 
     def raised(self, ticket: Ticket[T], error: BaseException, now: float) -> None:
-        """The function raised.
-
-        Errors: `OutageError` where so many failed in a row that it is not them.
-        """
+        """The function raised; after so many in a row that it is not them, `outage` says so."""
         self._running -= 1
         ticket.slip.clear()
         if isinstance(error, Skip):
@@ -190,20 +200,22 @@ class Dispatch(Generic[T]):
         if not self._rules.give_up_after or number < self._rules.give_up_after:
             return
         self._changes += [ItemChange(each, ItemStatus.PENDING) for each in self._failed_in_a_row]
-        self.commit()
-        raise OutageError(
+        self.outage = OutageError(
             f"{number} items in a row failed, the last with {type(error).__name__}: {error};"
             " they are pending again",
             hint="run it again when what they need is there; give_up_after= sets how many are an"
             " outage",
-        ) from error
+        )
+        self.outage.__cause__ = error
 
     def broke(self, tickets: list[Ticket[T]], error: BaseException) -> None:
         """The pool broke with these in hand; whose fault it was is seen when each runs alone."""
         self._running -= len(tickets)
         limit = self._batch.session.recovery.max_recovery_attempts
         for ticket in tickets:
-            ticket.slip.clear()
+            # Whoever still runs must not write rows into its next try.
+            ticket.slip.close()
+            ticket.slip = Slip(self._batch.session.outputs)
             ticket.breaks += len(tickets) == 1
             if ticket.breaks >= limit:
                 message = (
@@ -240,6 +252,8 @@ class Dispatch(Generic[T]):
         changes, self._changes = self._changes, []
         taken, self._taken = self._taken, []
         slips, self._slips = self._slips, []
+        if taken:
+            self._begin_run()
         feed: Feed[Any] = self._feed
         if isinstance(feed, PositionFeed):
             if changes or taken:

@@ -32,6 +32,7 @@ T = TypeVar("T")
 
 DIGEST_BYTES: Final = 16
 _PREFIX_ITEMS: Final = 4_096
+_FRESH_LEAST: Final = 256
 _QUEUED_LEAST: Final = 256
 _QUEUED_SHARE: Final = 16
 
@@ -64,6 +65,8 @@ class Feed(Generic[T]):
         self._found: deque[Key] = deque()
         self._given: set[Key] = set()
         self._looked = False
+        self._fresh: set[Key] = set()
+        self._fresh_most = _FRESH_LEAST
         self.duplicates = 0
         self.waiting = 0
         recorded = batch.recorded
@@ -93,20 +96,31 @@ class Feed(Generic[T]):
         known = key in self._unmet
         self._unmet.discard(key)
         recorded = self._batch.recorded
-        if recorded is None:
-            return Taken(key, item)
-        if recorded.is_done(key):
+        if recorded is not None and recorded.is_done(key):
             self.duplicates += not known
             return None
-        progress = recorded.open.get(key)
+        progress = recorded.open.get(key) if recorded is not None else None
         if progress is None:
-            return Taken(key, item)
+            return self._first_time(key, item)
         if not known:
             self.duplicates += 1
             return None
         if progress.status is ItemStatus.FAILED:
             self._consider_failed(Taken(key, item), progress)
             return None
+        return Taken(key, item)
+
+    def _first_time(self, key: Key, item: T) -> Taken[T] | None:
+        """An item that nothing is recorded of, unless it was given out a moment ago."""
+        if key in self._fresh:
+            self.duplicates += 1
+            return None
+        if len(self._fresh) >= self._fresh_most:
+            recorded = self._batch.recorded
+            if recorded is not None:
+                self._fresh = {each for each in self._fresh if not recorded.is_known(each)}
+            self._fresh_most = max(_FRESH_LEAST, 2 * len(self._fresh))
+        self._fresh.add(key)
         return Taken(key, item)
 
     def next_from(self, source: Iterator[T]) -> Taken[T] | None:
@@ -157,6 +171,10 @@ class Feed(Generic[T]):
         return None
 
     def _refill(self, recorded: ActiveBatch) -> bool:
+        with self._batch.lock:  # others may add while this is gone through
+            return self._refill_alone(recorded)
+
+    def _refill_alone(self, recorded: ActiveBatch) -> bool:
         if not self._looked:
             self._looked = True
             for key, item in recorded.open.items():

@@ -57,6 +57,8 @@ class Items(Workload[T]):
         self._task_consumer = TaskConsumer()
         self._is_one_by_one = chunk is None and key != POSITION
         self._has_begun = False
+        self._gathered: list[Taken[T]] = []
+        self._is_given_out = True
         self._slip: Slip | None = None
 
     # Iterating.
@@ -77,12 +79,14 @@ class Items(Workload[T]):
         try:
             self._consumer.check()
             if self._ended:
+                self._refuse_after_failure()
                 raise StopIteration
             return self._advance()
         except (StopIteration, StopRequested):
             raise
         except BaseException as error:
             if self._host.owns_session:
+                self._failure = error
                 self._close(error, on_purpose=False)
             raise
 
@@ -94,21 +98,22 @@ class Items(Workload[T]):
         if not self._answers_at_once:
             self._acknowledge()
         try:
-            taken = self._gather(feed)
+            self._gather(feed)
         except BaseException:
             # The item in hand is done, whatever the source has to say.
             self._acknowledge()
             raise
-        if not taken:
+        if not self._gathered:
             self._acknowledge()
             self._end()
             raise StopIteration
-        self._take(taken)
-        return self._given_out(taken)
+        self._take()
+        return self._give_out()
 
     async def __anext__(self) -> T:
         self._task_consumer.check()
         if self._ended:
+            self._refuse_after_failure()
             raise StopAsyncIteration
         try:
             return await self._advance_async()
@@ -116,6 +121,7 @@ class Items(Workload[T]):
             raise
         except BaseException as error:
             if self._host.owns_session:
+                self._failure = error
                 await self._close_async(error, on_purpose=False)
             raise
 
@@ -127,46 +133,48 @@ class Items(Workload[T]):
         if not self._answers_at_once:
             await self._off_loop(self._acknowledge)
         try:
-            taken = await self._gather_async(feed)
+            await self._gather_async(feed)
         except BaseException:
             await self._off_loop(self._acknowledge)
             raise
-        if not taken:
+        if not self._gathered:
             await self._off_loop(self._acknowledge)
             await self._end_async()
             raise StopAsyncIteration
-        await self._off_loop(self._take, taken)
-        return self._given_out(taken)
+        await self._off_loop(self._take)
+        return self._give_out()
 
-    def _gather(self, feed: Feed[T]) -> list[Taken[T]]:
-        """What is given out next; nothing where there is no more."""
-        taken = self._next_of_source(feed)
-        if taken is not None and self._chunk is None:
-            return [taken]
-        found: list[Taken[T]] = []
-        while taken is not None:
+    def _gather(self, feed: Feed[T]) -> None:
+        """See what is given out next; nothing where there is no more."""
+        found = self._gathered
+        while self._wants_more(found) and (taken := self._next_of_source(feed)) is not None:
             found.append(taken)
-            taken = self._next_of_source(feed) if self._wants_more(found) else None
-        return found or self._gather_rest(feed)
+        self._gather_rest(feed, found)
 
-    async def _gather_async(self, feed: Feed[T]) -> list[Taken[T]]:
-        taken = await self._next_of_source_async(feed)
-        found: list[Taken[T]] = []
-        while taken is not None:
+    async def _gather_async(self, feed: Feed[T]) -> None:
+        found = self._gathered
+        while self._wants_more(found):
+            taken = await self._next_of_source_async(feed)
+            if taken is None:
+                break
             found.append(taken)
-            taken = await self._next_of_source_async(feed) if self._wants_more(found) else None
-        return found or self._gather_rest(feed)
+        self._gather_rest(feed, found)
 
-    def _gather_rest(self, feed: Feed[T]) -> list[Taken[T]]:
-        found: list[Taken[T]] = []
+    def _gather_rest(self, feed: Feed[T], found: list[Taken[T]]) -> None:
+        if found:
+            return
         while self._wants_more(found) and (taken := feed.rest()) is not None:
             found.append(taken)
-        return found
 
     def _wants_more(self, found: list[Taken[T]]) -> bool:
         if not found:
             return True
         return len(found) < (self._chunk or 1) and not self.session.live.suspects
+
+    def _give_out(self) -> T:
+        taken, self._gathered = self._gathered, []
+        self._is_given_out = True
+        return self._given_out(taken)
 
     def _given_out(self, taken: list[Taken[T]]) -> T:
         if self._chunk is not None:
@@ -175,20 +183,25 @@ class Items(Workload[T]):
 
     # Recording.
 
-    def _take(self, taken: list[Taken[T]]) -> None:
-        """What was in hand is done, and this is in hand now; in one record."""
-        batch = self._owned()
+    def _take(self) -> None:
+        """What was in hand is done, and what was gathered is in hand now; in one record."""
+        if self.keys and not self._is_given_out:
+            return  # it was taken before, and whoever asked was cancelled before it was given out
+        taken, batch = self._gathered, self._owned()
         if not self._has_begun:
             self._host.begin(batch, self._total)
             self._has_begun = True
         # Whatever interrupts us, what was in hand is not acknowledged a second time.
         done, self.keys, self.key = self.keys, (), None
         self._record(batch, done, taken)
+        self._is_given_out = False
         self.key = taken[0].key
         self.keys = (self.key,) if len(taken) == 1 else tuple(each.key for each in taken)
 
     def _acknowledge(self) -> None:
         """The item in hand is done; there is no next one in the same record."""
+        if not self._is_given_out:
+            return
         done, self.keys, self.key = self.keys, (), None
         if done:
             self._record(self._owned(), done, [])
@@ -221,11 +234,15 @@ class Items(Workload[T]):
     def _note_error(self, error: BaseException | None) -> None:
         if not isinstance(error, Exception) or isinstance(error, MilepostError) or not self.keys:
             return
+        if not self._is_given_out:
+            return  # whoever was cancelled never had it
         done, self.keys, self.key = self.keys, (), None
         self._slip = None
+        verdicts, self._verdicts = self._verdicts, {}
         verdict = verdict_of(error)
         batch = self._owned()
-        batch.end_items([batch.change(each, *verdict) for each in done], [], [])
+        changes = [batch.change(each, *verdicts.get(each, verdict)) for each in done]
+        batch.end_items(changes, [], [])
 
     def _put_down(self) -> None:
         self.key = None

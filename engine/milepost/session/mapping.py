@@ -14,7 +14,7 @@ import inspect
 import time
 from collections import deque
 from collections.abc import Sized
-from concurrent.futures import BrokenExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from milepost.errors import (
@@ -80,7 +80,10 @@ class Mapping(Workload[T], Generic[T, R]):
 
     def _dispatcher(self, feed: Feed[T]) -> Dispatch[T]:
         if self._dispatch is None:
-            self._dispatch = Dispatch(self._owned(), feed, self._rules)
+            batch = self._owned()
+            # Not a method of this object: it would keep itself alive when the loop lets go of it.
+            begin = partial(self._host.begin, batch, self._total)
+            self._dispatch = Dispatch(batch, feed, self._rules, begin)
         return self._dispatch
 
     def _acknowledge_shown(self, dispatch: Dispatch[T]) -> None:
@@ -98,9 +101,6 @@ class Mapping(Workload[T], Generic[T, R]):
 
     def _is_stopping(self) -> bool:
         return self.session.stop_requested
-
-    def _begin(self) -> None:
-        self._host.begin(self._owned(), self._total)
 
     def _seconds_to_wait(self, dispatch: Dispatch[T]) -> float:
         until_due = dispatch.seconds_until_due(time.monotonic())
@@ -167,15 +167,14 @@ class Mapped(Mapping[T, R]):
         try:
             self._consumer.check()
             if self._ended:
+                self._refuse_after_failure()
                 raise StopIteration
             return self._advance()
         except (StopIteration, StopRequested):
             raise
         except BaseException as error:
-            if self._host.owns_session:
-                self._close(error, on_purpose=False)
-            else:
-                self._let_go(wait=isinstance(error, Exception))
+            self._failure = error
+            self._close(error, on_purpose=False)
             raise
 
     def _advance(self) -> tuple[T, R]:
@@ -194,6 +193,9 @@ class Mapped(Mapping[T, R]):
                 self._pool.check()
             else:
                 self._note_end(dispatch, ended)
+            if dispatch.outage is not None:
+                dispatch.commit()
+                raise dispatch.outage
         # What the body now works on is no news; what was acknowledged must not wait for it.
         self._fill(dispatch)
         return self._show()
@@ -209,8 +211,6 @@ class Mapped(Mapping[T, R]):
                 begun.append(ticket)
         finally:
             # What the source has to say changes nothing of what was acknowledged.
-            if begun:
-                self._begin()
             dispatch.commit()
         for ticket in begun:
             self._submit(ticket)
@@ -236,11 +236,11 @@ class Mapped(Mapping[T, R]):
         if ended.error is None:
             dispatch.returned(ticket)
             self._ready.append((ticket, ended.value))
-        elif isinstance(ended.error, BrokenExecutor):
+        elif ended.is_break:
             before, lost = self._pool.rebuild()
             broken = [ticket, *lost]
             for each in before:
-                if isinstance(each.error, BrokenExecutor):
+                if each.is_break:
                     broken.append(each.token)
                 else:
                     self._note_end(dispatch, each)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from milepost.errors import ConfigurationError
 
+AFTER_SECONDS_MAX = 30 * 24 * 3600
+
 
 class Skip(Exception):  # noqa: N818  # it is no error, and the name is the public one
     """Raise it in a body: the item is left out on purpose, and never run again.
@@ -26,6 +28,8 @@ class Retry(Exception):  # noqa: N818  # it is no error, and the name is the pub
 
     def __init__(self, reason: str = "", *, after: float | None = None) -> None:
         super().__init__(reason)
-        if after is not None and not after >= 0:
-            raise ConfigurationError(f"after is {after!r}; it must be 0 seconds or more")
+        if after is not None and not 0 <= after <= AFTER_SECONDS_MAX:
+            raise ConfigurationError(
+                f"after is {after!r}; it must be from 0 to {AFTER_SECONDS_MAX:,} seconds"
+            )
         self.after_seconds = after

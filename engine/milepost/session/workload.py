@@ -87,7 +87,11 @@ class Host:
         """Called when all items were given out and acknowledged."""
 
     def leave(self, error: BaseException | None, *, on_purpose: bool) -> None:
-        """Called when the loop was left before its end."""
+        """Called when the loop was left before its end: what was in hand may come again."""
+        batch = self._batch
+        if batch is not None and (on_purpose or isinstance(error, Exception)):
+            with contextlib.suppress(MilepostError):  # a batch that has ended has nothing in hand
+                batch.put_down()
 
     def raise_stop(self) -> NoReturn:
         """Called where the loop was left because somebody asked for it."""
@@ -139,6 +143,7 @@ class Workload(Generic[T]):
         self.key: Key | None = None
         self.keys: tuple[Key, ...] = ()
         self._refusal: MilepostError | None = None
+        self._failure: BaseException | None = None
         self._is_async = False
         self._ended = False
         self.is_guarded = False
@@ -165,6 +170,7 @@ class Workload(Generic[T]):
             # Opening a session waits for the disk, and for other writers.
             return self._attach(await aside(self._open))
         except BaseException as error:
+            self._failure = error
             await self._close_async(error, on_purpose=False)
             raise
 
@@ -379,6 +385,14 @@ class Workload(Generic[T]):
 
     def _note_error(self, error: BaseException | None) -> None:
         """Record an error of the body on the item in hand."""
+
+    def _refuse_after_failure(self) -> None:
+        """An end by an error is no end of the work: who asks again must not take it for that."""
+        if self._failure is not None:
+            raise ClosedError(
+                f"this loop ended with {type(self._failure).__name__}, and gives out nothing more",
+                hint="make another one: it goes on with what is not done",
+            ) from self._failure
 
     def _end(self) -> None:
         """All items were given out and acknowledged."""

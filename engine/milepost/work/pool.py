@@ -13,6 +13,7 @@ import sys
 import threading
 from concurrent.futures import (
     BrokenExecutor,
+    CancelledError,
     Executor,
     Future,
     ThreadPoolExecutor,
@@ -99,6 +100,13 @@ class Engine:
             future.set_exception(error)
             return future
 
+    def has_broken(self, future: Future[Any]) -> bool:
+        """Whether a call ended because the executor broke; what a function raises is its own."""
+        try:
+            return isinstance(future.exception(), BrokenExecutor) and not self.runs_here
+        except CancelledError:
+            return False
+
     def check(self) -> None:
         """Raise `OutageError` where nothing more can come from the executor."""
         if self._executor is not None and (where := lost(self._executor)):
@@ -150,11 +158,13 @@ class Ended(NamedTuple):
         token: What the caller knows it by.
         value: What it returned.
         error: What it raised instead; `None` where it returned.
+        is_break: Whether that is the executor's own: it broke, and all its calls with it.
     """
 
     token: Any
     value: Any
     error: BaseException | None
+    is_break: bool
 
 
 class Pool:
@@ -185,7 +195,7 @@ class Pool:
                 # The late end of a call that was given up is nobody's.
                 if self._running.get(token) is future:
                     del self._running[token]
-                    return Ended(token, *outcome(future))
+                    return Ended(token, *outcome(future), self._engine.has_broken(future))
         return None
 
     def check(self) -> None:
