@@ -89,6 +89,8 @@ def test_what_was_taken_for_a_cancelled_task_comes_again(
                 seen.append(await asyncio.ensure_future(anext(items)))
             except StopAsyncIteration:
                 return seen
+            # It was taken when the task before was cancelled, and nobody worked on it since.
+            assert not batch.is_done(seen[-1])
 
     with milepost.Store(tmp_path).session("work") as session:
         batch = session.start_batch("b")
