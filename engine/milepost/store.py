@@ -260,11 +260,13 @@ class Store:
         if older is None:
             return
         owner = older.thread
-        if owner is working_thread() or not owner.is_alive():
+        is_other_task = older.is_of_other_task
+        if not is_other_task and (owner is working_thread() or not owner.is_alive()):
             older.supersede()
             return
+        who = "another task" if is_other_task else f"thread {owner.name!r}"
         raise AlreadyLockedError(
-            f"session {site.name!r} is being written by thread {owner.name!r} of this process",
+            f"session {site.name!r} is being written by {who} of this process",
             operation="lock",
             path=leases.LOCK_NAME,
             holder={
@@ -273,7 +275,7 @@ class Store:
                 "since": None,
                 "epoch": None,
             },
-            hint="hand that session over to the other thread, or close it first",
+            hint="hand that session over to the other one, or close it first",
         )
 
     @contextlib.contextmanager

@@ -10,13 +10,14 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from concurrent.futures import Future
 from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
+    from asyncio import AbstractEventLoop, Task
     from collections.abc import Callable
 
 R = TypeVar("R")
@@ -24,6 +25,7 @@ R = TypeVar("R")
 _on_behalf_of: Final[ContextVar[threading.Thread | None]] = ContextVar(
     "milepost_on_behalf_of", default=None
 )
+_task_served: Final[ContextVar[Task[Any] | None]] = ContextVar("milepost_task_served", default=None)
 _left: Final[set[threading.Thread]] = set()
 """Threads in which something ends that nobody could wait for."""
 
@@ -35,6 +37,7 @@ async def aside(work: Callable[..., R], *args: Any) -> R:
     future: Future[R] = Future()
     context = copy_context()
     context.run(_on_behalf_of.set, working_thread())
+    context.run(_task_served.set, working_task())
 
     def run() -> None:
         nonlocal work, args
@@ -67,6 +70,17 @@ async def aside(work: Callable[..., R], *args: Any) -> R:
 def working_thread() -> threading.Thread:
     """The thread whose work this is; for what is done aside, that of the event loop."""
     return _on_behalf_of.get() or threading.current_thread()
+
+
+def working_task() -> Task[Any] | None:
+    """The task whose work this is; `None` where no event loop is concerned."""
+    asyncio = sys.modules.get("asyncio")
+    if asyncio is None:
+        return None
+    with contextlib.suppress(RuntimeError):
+        task: Task[Any] | None = asyncio.current_task()
+        return task
+    return _task_served.get()
 
 
 def leave_aside(work: Callable[[], object]) -> None:

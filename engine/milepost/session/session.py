@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import contextlib
+import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 import msgspec
@@ -28,7 +29,7 @@ from milepost.model.estimate import active_ns
 from milepost.model.fold import apply, copy
 from milepost.session import deaths
 from milepost.session.arguments import check_count
-from milepost.session.aside import working_thread
+from milepost.session.aside import working_task, working_thread
 from milepost.session.batch import Batch
 from milepost.session.outputs import Output
 from milepost.session.params import difference
@@ -103,6 +104,8 @@ class Session:
         self._error_message: str | None = None
         self._stop = False
         self._thread = working_thread()
+        task = working_task()
+        self._task = None if task is None else weakref.ref(task)
         self._roster = Roster(writer, policy.recovery.max_recovery_attempts)
         self.name = writer.site.name
         self.batch_word = "batch"  # what people call one here; told, and never kept
@@ -280,6 +283,12 @@ class Session:
     def closed(self) -> bool:
         """Whether it was closed, superseded or belongs to a parent process."""
         return self._writer.closed
+
+    @property
+    def is_of_other_task(self) -> bool:
+        """Whether it belongs to another task of the event loop that is still at work."""
+        task = None if self._task is None else self._task()
+        return task is not None and not task.done() and task is not working_task()
 
     @property
     def thread(self) -> threading.Thread:

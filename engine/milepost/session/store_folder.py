@@ -26,7 +26,7 @@ from milepost.session.turn import Site
 from milepost.snapshots import backups
 from milepost.storage import lease as leases
 from milepost.storage import marker
-from milepost.storage.directory import LocalDirectory
+from milepost.storage.directory import TEMPORARY_SUFFIX, LocalDirectory
 from milepost.storage.names import check_name, folder_name, is_hashed, session_name
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ class StoreFolder:
             return
         self._refuse_file()
         directory = self.directory
-        if directory.names():
+        # Another process may be making it just now: what is on its way is nobody's thing.
+        others = [name for name in directory.names() if not name.endswith(TEMPORARY_SUFFIX)]
+        if others and not self.exists():
             raise StoreNotFoundError(
                 f"{self.path} is a folder with other things in it, not a store",
                 hint="name an empty or a new folder",

@@ -211,3 +211,37 @@ def test_what_is_left_by_a_second_verdict_stays(tmp_path: Path) -> None:
 def test_no_wait_is_longer_than_anybody_waits(after: float) -> None:
     with pytest.raises(milepost.ConfigurationError, match="after is"):
         milepost.Retry(after=after)
+
+
+def test_two_tasks_do_not_take_a_session_from_each_other(tmp_path: Path) -> None:
+    running: list[int] = []
+
+    async def both() -> None:
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def work(item: int) -> None:
+            running.append(item)
+            begun.set()
+            await go_on.wait()
+
+        async def crawl() -> None:
+            async for _ in milepost.map(work, range(5), "work", store=tmp_path, progress=False):
+                pass
+
+        first = asyncio.create_task(crawl())
+        await begun.wait()
+        with pytest.raises(milepost.AlreadyLockedError, match="another task of this process"):
+            await asyncio.create_task(crawl())
+        go_on.set()
+        await first
+        await crawl()  # a task that has ended holds nothing
+
+    asyncio.run(both())
+    assert sorted(running) == list(range(5))
+
+
+def test_a_store_that_others_are_making_just_now_is_no_folder_of_other_things(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "MILEPOST.1234.tmp").write_bytes(b"")
+    assert [item for item, _ in mapped(range(3), tmp_path, workers=1)] == [0, 1, 2]
