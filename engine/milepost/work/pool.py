@@ -217,6 +217,8 @@ class Pool:
 
     def close(self, *, wait: bool) -> None:
         """Start nothing more; with `wait`, return when what runs has ended."""
+        # Threads that die with the interpreter do not go on while it ends: nobody waits for them.
+        wait = wait and not sys.is_finalizing()
         running = list(self._running.values())
         self._running.clear()
         for future in running:
