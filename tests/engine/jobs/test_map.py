@@ -364,7 +364,8 @@ def test_what_is_no_items_fault_ends_the_loop(tmp_path: Path, error: type[BaseEx
 
     with pytest.raises(error):
         results(work, range(20), tmp_path, workers=2)
-    assert len(results(str, range(20), tmp_path)) >= 15
+    # How many others had come back by then is the threads' own matter.
+    assert 5 in [item for item, _ in results(str, range(20), tmp_path)]
     done(tmp_path, 20)
 
 
