@@ -165,6 +165,9 @@ def test_a_signal_is_passed_on_and_the_save_awaited(
     process = supervise(here, "job.py", "-s", store.path)
     gate.wait_for_run(1)
     process.send_signal(number)
+    # The job says so once the signal has come to it, and only then may its item end.
+    assert process.stderr is not None
+    assert any("finishing what is in hand" in line for line in process.stderr)
     gate.open()
     assert ended(process)[0] == code
     assert store.view("job").judgement.status is status
