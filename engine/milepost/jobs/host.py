@@ -103,7 +103,7 @@ class LoopHost(Host):
             self._display.__enter__()
 
     def _opened(self) -> Session:
-        assert self._session is not None  # noqa: S101  # `open` comes first  # `open` comes first
+        assert self._session is not None  # noqa: S101  # `open` comes first
         return self._session
 
     @staticmethod

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from milepost.errors import (
     ClosedError,
+    ConfigurationError,
     FormatError,
     MilepostError,
     OutputError,
@@ -53,7 +54,9 @@ _DONE: Final = (ItemStatus.COMPLETED, None)
 def check_rules(rules: Rules) -> Rules:
     """Refuse numbers that cannot be."""
     if check_count("workers", rules.workers) > WORKERS_MAX:
-        check_count(f"workers of at most {WORKERS_MAX:,}", -1)
+        raise ConfigurationError(
+            f"workers is {rules.workers:,}; it must be at most {WORKERS_MAX:,}"
+        )
     check_count("attempts", rules.attempts)
     check_count("give_up_after", rules.give_up_after, least=0)
     return rules

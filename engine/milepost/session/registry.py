@@ -49,7 +49,7 @@ def _close_all() -> None:
 
 
 def _refuse_in_child() -> None:
-    global _lock  # noqa: PLW0603  # the parent's may be held by a thread that is not here  # the parent's may be held by a thread that is not here
+    global _lock  # noqa: PLW0603  # the parent's may be held by a thread that is not here
     _lock = threading.Lock()
     for session in list(_open.values()):
         session.abandon_after_fork()

@@ -124,7 +124,7 @@ class OperatingSystem:
 
 def _choose_sync() -> Callable[[int], None]:
     if sys.platform == "darwin":
-        import fcntl  # noqa: PLC0415  # there is no such module on Windows  # there is no such module on Windows
+        import fcntl  # noqa: PLC0415  # there is no such module on Windows
 
         def full_sync(descriptor: int) -> None:
             # fsync alone leaves the bytes in the drive's own cache there.

@@ -48,7 +48,7 @@ class Meter:
 def _resident_mb() -> float | None:
     """Resident memory in MiB; `None` where psutil is not installed or may not look."""
     with contextlib.suppress(Exception):
-        import psutil  # noqa: PLC0415  # optional, and slow to import  # optional, and slow to import
+        import psutil  # noqa: PLC0415  # optional, and slow to import
 
         process: Any = psutil.Process()
         return float(process.memory_info().rss) / (1 << 20)

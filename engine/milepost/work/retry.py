@@ -26,4 +26,4 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
             longest = min(self.seconds_max, self.first_seconds * self.factor ** (failures - 1))
         except OverflowError:  # after some hundred failures the power has no number any more
             longest = self.seconds_max if self.first_seconds else 0.0
-        return longest / 2 + random.uniform(0, longest / 2)  # noqa: S311  # jitter is no secret  # jitter is no secret
+        return longest / 2 + random.uniform(0, longest / 2)  # noqa: S311  # jitter is no secret
