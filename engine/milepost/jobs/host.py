@@ -15,9 +15,10 @@ from milepost.jobs.progress import display
 from milepost.jobs.signals import StopSignals
 from milepost.session.workload import Host
 from milepost.text import counted, say
-from milepost.types import BatchStatus, ItemStatus, Outcome
+from milepost.types import BatchStatus, Outcome
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from contextlib import AbstractContextManager
 
     from milepost.jobs.place import Place
@@ -172,14 +173,18 @@ class LoopHost(Host):
             done = counted(sums.total_items_processed, "item")
             self._say(f"{self._name}: complete, {done}")
 
-    def leave(self, error: BaseException | None, *, on_purpose: bool) -> None:
-        """The loop was left: end this run, and say as what."""
+    def leave(
+        self, error: BaseException | None, in_hand: Collection[Key], *, on_purpose: bool
+    ) -> None:
+        """The loop was left: end this run, and say as what; with it ends what was in hand."""
         try:
-            self._leave(error, on_purpose=on_purpose)
+            self._leave(error, in_hand, on_purpose=on_purpose)
         finally:
             self._place.leave()
 
-    def _leave(self, error: BaseException | None, *, on_purpose: bool) -> None:
+    def _leave(
+        self, error: BaseException | None, in_hand: Collection[Key], *, on_purpose: bool
+    ) -> None:
         signals = self._signals
         session = self._session
         if session is None or session.closed:
@@ -192,7 +197,7 @@ class LoopHost(Host):
         if on_purpose:
             session.end(Outcome.STOPPED)
             return
-        self._say_in_hand(session)
+        self._say_in_hand(in_hand)
         if isinstance(error, Exception):
             with contextlib.suppress(Exception):  # the error on its way is the one to see
                 session.begin_execution()  # what refused the work at its start is its last error
@@ -219,12 +224,16 @@ class LoopHost(Host):
             )
         self.failed_key = None
 
-    def _say_in_hand(self, session: Session) -> None:
+    def _say_in_hand(self, in_hand: Collection[Key]) -> None:
         """Name the item that was left: `sys.exit` shows no traceback, and none shows the item."""
-        active = session.live.active_batches.get(0)
-        for item in active.open.values() if active is not None else ():
-            if item.status is ItemStatus.PROCESSING:
-                self._say(f"{self._name}: left with item {item.item_id!r} in hand; it runs again")
+        if not in_hand:
+            return
+        first = f"item {next(iter(in_hand))!r}"
+        if len(in_hand) == 1:
+            self._say(f"{self._name}: left with {first} in hand; it runs again")
+        else:
+            count = counted(len(in_hand), "item")
+            self._say(f"{self._name}: left with {count} in hand, {first} first; they run again")
 
     def detach(self) -> None:
         """Put the signal handlers back, and end the progress line."""

@@ -13,7 +13,7 @@ from milepost.session.outputs import in_function
 from milepost.session.workload import Host, StopRequested
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterable
 
     from milepost.session.dispatch import Dispatch, Rules, Ticket
     from milepost.session.feed import Feed
@@ -116,9 +116,9 @@ class AsyncMapped(Mapping[T, R]):
         else:
             dispatch.raised(ticket, error, time.monotonic())
 
-    def _put_down(self) -> None:
-        super()._put_down()
+    def _put_down(self) -> Collection[Key]:
         self._crew.cancel()
+        return super()._put_down()
 
     async def _close_async(self, error: BaseException | None, *, on_purpose: bool) -> None:
         try:

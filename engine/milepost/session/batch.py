@@ -199,15 +199,14 @@ class Batch:
                 slips,
             )
 
-    def put_down(self) -> None:
-        """What is in hand waits again, because the loop over it was left. For loops over items."""
+    def put_down(self, keys: Iterable[Key]) -> None:
+        """What a loop that was left had in hand waits again. For loops over items."""
         with self._writer.lock:
             self._writer.ready()
             batch = self._require_items()
-            if batch.items_processing:
-                in_hand = ItemStatus.PROCESSING
-                keys = [item.item_id for item in batch.open.values() if item.status is in_hand]
-                self.end_items([self.change(key, ItemStatus.PENDING) for key in keys], [], [])
+            in_hand = [key for key in keys if batch.status_of(key) is ItemStatus.PROCESSING]
+            if in_hand:
+                self.end_items([self.change(key, ItemStatus.PENDING) for key in in_hand], [], [])
 
     def advance_positions(
         self,

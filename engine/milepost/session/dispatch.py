@@ -261,7 +261,11 @@ class Dispatch(Generic[T]):
         elif changes or taken:
             self._batch.end_items(changes, taken, slips)
 
-    def put_down(self) -> None:
-        """What is in hand is given up: late rows of it are refused."""
-        for ticket in self._in_hand.values():
+    def put_down(self) -> list[Key]:
+        """What is in hand is given up: late rows of it are refused. Returns what that was."""
+        in_hand, self._in_hand = self._in_hand, {}
+        for ticket in in_hand.values():
             ticket.slip.close()
+        # What ended and was not recorded any more counts as in hand: it comes again.
+        changes, self._changes = self._changes, []
+        return [*in_hand, *(change.key for change in changes)]

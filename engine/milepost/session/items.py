@@ -244,7 +244,7 @@ class Items(Workload[T]):
         changes = [batch.change(each, *verdicts.get(each, verdict)) for each in done]
         batch.end_items(changes, [], [])
 
-    def _put_down(self) -> None:
-        self.key = None
-        self.keys = ()
+    def _put_down(self) -> tuple[Key, ...]:
+        in_hand, self.keys, self.key = self.keys, (), None
         self._slip = None
+        return in_hand

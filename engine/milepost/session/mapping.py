@@ -35,7 +35,7 @@ from milepost.types import ItemStatus, Key
 from milepost.work.pool import WORKERS_MAX, Ended, Pool
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable
+    from collections.abc import AsyncIterable, Callable, Collection, Iterable
 
     from milepost.session.async_mapping import AsyncMapped
     from milepost.session.feed import Feed
@@ -125,12 +125,11 @@ class Mapping(Workload[T], Generic[T, R]):
         self._acknowledge_shown(dispatch)
         dispatch.commit()
 
-    def _put_down(self) -> None:
+    def _put_down(self) -> Collection[Key]:
         self.key, self.keys = None, ()
         self._shown = None
         self._ready.clear()
-        if self._dispatch is not None:
-            self._dispatch.put_down()
+        return self._dispatch.put_down() if self._dispatch is not None else ()
 
 
 class Mapped(Mapping[T, R]):

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterable, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, Collection, Iterable, Iterator, Sized
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 
@@ -86,12 +86,14 @@ class Host:
     def finish(self, batch: Batch, work: Workload[Any]) -> None:
         """Called when all items were given out and acknowledged."""
 
-    def leave(self, error: BaseException | None, *, on_purpose: bool) -> None:
-        """Called when the loop was left before its end: what was in hand may come again."""
+    def leave(
+        self, error: BaseException | None, in_hand: Collection[Key], *, on_purpose: bool
+    ) -> None:
+        """Called when the loop was left before its end: what it had in hand may come again."""
         batch = self._batch
-        if batch is not None and (on_purpose or isinstance(error, Exception)):
+        if batch is not None and in_hand and (on_purpose or isinstance(error, Exception)):
             with contextlib.suppress(MilepostError):  # a batch that has ended has nothing in hand
-                batch.put_down()
+                batch.put_down(in_hand)
 
     def raise_stop(self) -> NoReturn:
         """Called where the loop was left because somebody asked for it."""
@@ -428,18 +430,21 @@ class Workload(Generic[T]):
         """The same in an event loop, which it does not keep waiting for the disk."""
         await self._close_async(None, on_purpose=True)
 
-    def _put_down(self) -> None:
-        """Let go of what is in hand; called before the host is told, more than once perhaps."""
+    def _put_down(self) -> Collection[Key]:
+        """Let go of what is in hand, and say what that was; a second time it is nothing."""
+        raise NotImplementedError
 
     def _close(self, error: BaseException | None, *, on_purpose: bool) -> None:
-        if self._is_left():
+        in_hand = self._leave()
+        if in_hand is None:
             return
         self._close_source()
         self._host.detach()
-        self._host.leave(error, on_purpose=on_purpose)
+        self._host.leave(error, in_hand, on_purpose=on_purpose)
 
     async def _close_async(self, error: BaseException | None, *, on_purpose: bool) -> None:
-        if self._is_left():
+        in_hand = self._leave()
+        if in_hand is None:
             return
         try:
             source: Any = self._async_source
@@ -449,7 +454,7 @@ class Workload(Generic[T]):
         finally:
             self._close_source()
             self._host.detach()
-            await aside(partial(self._host.leave, error, on_purpose=on_purpose))
+            await aside(partial(self._host.leave, error, in_hand, on_purpose=on_purpose))
 
     def _close_source(self) -> None:
         source: Any = self._source
@@ -458,12 +463,13 @@ class Workload(Generic[T]):
             with contextlib.suppress(Exception):
                 source.close()
 
-    def _is_left(self) -> bool:
-        """Whether there is nothing to leave any more; after this there is not."""
-        is_left = self._ended or self._batch is None
-        self._put_down()
-        self._ended = self._ended or not is_left
-        return is_left
+    def _leave(self) -> Collection[Key] | None:
+        """Let go of what is in hand; `None` where there is nothing to leave any more."""
+        in_hand = self._put_down()
+        if self._ended or self._batch is None:
+            return None
+        self._ended = True
+        return in_hand
 
     def __del__(self) -> None:
         if getattr(self, "is_guarded", True) or self._ended:
@@ -473,10 +479,11 @@ class Workload(Generic[T]):
         with contextlib.suppress(Exception):
             if self._is_async and running_loop() is not None:
                 # Nobody can wait here, and the loop must not: what waits for the disk goes aside.
-                if not self._is_left():
+                in_hand = self._leave()
+                if in_hand is not None:
                     self._close_source()
                     self._host.detach()
-                    leave_aside(partial(self._host.leave, refusal, on_purpose=on_purpose))
+                    leave_aside(partial(self._host.leave, refusal, in_hand, on_purpose=on_purpose))
             else:
                 self._close(refusal, on_purpose=on_purpose)
 

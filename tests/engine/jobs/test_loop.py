@@ -73,6 +73,20 @@ def test_an_exit_in_the_body_names_the_item_in_hand(tmp_path: Path) -> None:
     assert run_all(tmp_path / "s", "abcd") == ["c", "d"]
 
 
+def test_an_exit_with_a_chunk_in_hand_says_so_in_one_line(tmp_path: Path) -> None:
+    done = run_script(
+        tmp_path,
+        """
+        import sys, milepost
+        for chunk in milepost.resume("abcd", "crawl", store="s", chunk=3):
+            sys.exit(4)
+        """,
+    )
+    assert done.returncode == 4
+    assert "left with 3 items in hand, item 'a' first; they run again" in done.stderr
+    assert done.stderr.count("in hand") == 1
+
+
 def test_break_stops_and_the_rerun_starts_with_the_item_in_hand(tmp_path: Path) -> None:
     for item in milepost.resume("abcd", "crawl", store=tmp_path / "s", progress=False):
         if item == "b":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import milepost
-from milepost import Store
+from milepost import ItemStatus, Store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,3 +54,19 @@ def list_by_loop(items: milepost.Items[int]) -> list[int]:
     for item in items:
         found.append(item)
     return found
+
+
+def test_a_loop_inside_another_puts_down_what_is_its_own(store: Store) -> None:
+    with store.session("s") as session:
+        batch = session.start_batch("a")
+        for page in batch.items(["page"]):
+            for _ in batch.items(["picture 1", "picture 2"]):
+                break
+            assert batch.status_of("picture 1") is ItemStatus.PENDING
+            assert batch.status_of(page) is ItemStatus.PROCESSING
+            for _ in batch.map(str.upper, ["film 1", "film 2"]):
+                break
+            assert batch.status_of("film 1") is ItemStatus.PENDING
+            assert batch.status_of("film 2") is ItemStatus.PENDING
+            assert batch.status_of(page) is ItemStatus.PROCESSING
+        assert batch.is_done("page")
