@@ -120,12 +120,15 @@ def _children() -> set[str]:
                 found.update(file.read().split())
         except OSError:
             continue  # that thread has just ended
-    tracker = sys.modules.get("multiprocessing.resource_tracker")
-    return found - {str(getattr(getattr(tracker, "_resource_tracker", None), "_pid", None))}
+    return found - {str(getattr(tracker, "_pid", None)) for tracker in _trackers()}
 
 
 def _kept_by_python() -> set[int]:
-    """The standard library keeps one pipe for good once processes were started with it."""
-    tracker = sys.modules.get("multiprocessing.resource_tracker")
-    number = getattr(getattr(tracker, "_resource_tracker", None), "_fd", None)
-    return {number} if isinstance(number, int) else set()
+    """The pipes to what the makers of processes keep for good once they made one."""
+    return {number for each in _trackers() if isinstance(number := getattr(each, "_fd", None), int)}
+
+
+def _trackers() -> list[object]:
+    """The resource trackers of the standard library and of loky, where they are loaded."""
+    names = ("multiprocessing.resource_tracker", "loky.backend.resource_tracker")
+    return [getattr(sys.modules.get(name), "_resource_tracker", None) for name in names]

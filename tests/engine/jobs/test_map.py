@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import importlib
 import os
 import signal
 import subprocess
@@ -473,8 +474,17 @@ def processes() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
 
 
-def test_what_kills_its_worker_process_is_failed_and_the_rest_is_done(tmp_path: Path) -> None:
-    found = results(kill_on_five, range(9), tmp_path, workers=2, executor=processes)
+def loky_processes() -> Any:
+    loky: Any = importlib.import_module("loky")
+    # Of their own, and not those that every user of loky in this process shares.
+    return loky.ProcessPoolExecutor(2)
+
+
+@pytest.mark.parametrize("make", [processes, loky_processes])
+def test_what_kills_its_worker_process_is_failed_and_the_rest_is_done(
+    tmp_path: Path, make: Any
+) -> None:
+    found = results(kill_on_five, range(9), tmp_path, workers=2, executor=make)
     assert [number for number, _ in found] == [0, 1, 2, 3, 4, 6, 7, 8]
     failed = view(tmp_path).state.failed_batches[0].partial_progress.open
     assert list(failed) == [5]
