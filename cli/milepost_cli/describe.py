@@ -564,13 +564,21 @@ def _tried_again(store: milepost.Store, state: milepost.SessionState) -> bool:
 
 
 def run_again(state: milepost.SessionState, *, store_option: str | None) -> str | None:
-    """The command that ran the session last; `None` where nobody noted it."""
+    """The command that ran the session last; `None` where nobody noted it.
+
+    With `auto_resume` off it would be refused, and says that this time it is meant.
+    """
     program = next((run.program for run in reversed(state.executions) if run.program), "")
     if program in _NO_WORD_OF:
         return None
     if program.startswith("milepost run "):
-        return program + (f" --store {shlex.quote(store_option)}" if store_option else "")
-    return f"python {shlex.quote(program)}" if program.endswith(".py") else program
+        words = program + (f" --store {shlex.quote(store_option)}" if store_option else "")
+    else:
+        words = f"python {shlex.quote(program)}" if program.endswith(".py") else program
+    resumes = milepost.configuration().setting(
+        milepost.JobConfig, "auto_resume", job=state.session_id
+    )
+    return words if resumes.value else f"MILEPOST_AUTO_RESUME=1 {words}"
 
 
 def version_before(versions: list[milepost.VersionInfo], made: int) -> int:

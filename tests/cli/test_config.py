@@ -110,6 +110,20 @@ def crawl(batch):
 """
 
 
+def test_a_variable_that_is_no_setting_is_told_with_what_was_meant(here: Path) -> None:
+    env = {"MILEPOST_ENABELD": "0", "MILEPOST_WORKERS": "8", "MILEPOST_ENABLED": "1"}
+    env["MILEPOST_STORE"] = str(here)
+    ran = run("config", env=env)
+    assert ran.code == 0
+    assert "$MILEPOST_ENABELD is no setting: did you mean $MILEPOST_ENABLED?" in ran.err
+    assert "$MILEPOST_WORKERS is no setting: workers belongs in a table of its job" in ran.err
+    assert "MILEPOST_STORE" not in ran.err
+    unknown = run("config", "--json", env=env).json["unknown_variables"]
+    assert {"MILEPOST_ENABELD", "MILEPOST_WORKERS"} <= set(unknown)
+    assert "MILEPOST_STORE" not in unknown
+    assert "MILEPOST_ENABLED" not in unknown
+
+
 def test_run_goes_by_the_settings_beside_the_file_and_flags_go_first(here: Path) -> None:
     folder = here.parent / "jobs"
     folder.mkdir()

@@ -69,6 +69,14 @@ def test_json_has_all_that_is_promised(folder: Path, failed: str) -> None:
     assert told["next_command"] == f"milepost run places.py --store {folder}"
 
 
+def test_with_auto_resume_off_the_next_command_says_that_it_is_meant(
+    folder: Path, failed: str
+) -> None:
+    told = run("show", failed, "-s", folder, "--json", env={"MILEPOST_AUTO_RESUME": "0"}).json
+    again = f"MILEPOST_AUTO_RESUME=1 milepost run places.py --store {folder}"
+    assert told["next_command"] == again
+
+
 def test_what_was_mended_since_is_no_last_error(store: milepost.Store, folder: Path) -> None:
     with pytest.raises(RuntimeError), store.session("mended"):
         raise RuntimeError("the line was lost")

@@ -24,8 +24,8 @@ def command(file: str | None) -> None:
     Flags go before what a program hands in, that before the environment ($MILEPOST_ and the name
     in capitals), that before the nearest milepost.toml, or pyproject.toml with a [tool.milepost],
     upwards from FILE.py or from here. FILE.py is not run. A wrong key or value is an error that
-    names file and line. With --json one object: file, searched_from, store and settings, each
-    setting with name, value, source.
+    names file and line; a variable that is none is told on stderr. With --json one object: file,
+    searched_from, store, settings (name, value, source) and unknown_variables.
     """
     if file is not None:
         loading.check_file(file)
@@ -41,6 +41,7 @@ def command(file: str | None) -> None:
                 "searched_from": searched,
                 "store": store._asdict(),
                 "settings": [each._asdict() for each in settings],
+                "unknown_variables": said.unknown_variables,
             }
         )
         return
@@ -54,6 +55,8 @@ def command(file: str | None) -> None:
     output.say("")
     for line in output.columns(list(_rows([store, *settings]))):
         output.say(line)
+    for name, hint in said.unknown_variables.items():
+        output.tell(f"${output.safe(name)} is no setting: {hint}")
 
 
 def _store() -> milepost.Setting:

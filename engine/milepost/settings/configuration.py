@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from milepost.settings.environment import read_variable, variable
+from milepost.settings.environment import read_variable, unknown_variables, variable
 from milepost.settings.file import find_file
 from milepost.settings.schema import GROUPS, JobOptions, fields
 
@@ -66,6 +66,11 @@ class Configuration:
         for job, table in self._jobs().items():
             found += [self._in_job(job, name, value) for name, value in table.items()]
         return found
+
+    @property
+    def unknown_variables(self) -> dict[str, str]:
+        """Variables that look like settings and are none, each with what to try."""
+        return unknown_variables(self.environment)
 
     def group(self, kind: type[C], *, job: str | None = None, base: C | None = None) -> C:
         """One group of settings; `base` is what the code says, and `job` whose they are."""
