@@ -16,8 +16,8 @@ from milepost.jobs.runner import POLL_SECONDS, Runner, Step, Wait
 from milepost.jobs.signals import StopSignals
 from milepost.jobs.tasks import Tasks
 from milepost.session.aside import aside
+from milepost.session.host import StopRequested
 from milepost.session.mapping import is_async
-from milepost.session.workload import StopRequested
 from milepost.work.executors import Threads
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from milepost.errors import ConfigurationError, UnfinishedError
 from milepost.jobs import notices
 from milepost.jobs.progress import display
 from milepost.jobs.signals import StopSignals
-from milepost.session.workload import Host
+from milepost.session.host import Host
 from milepost.text import counted, say
 from milepost.types import BatchStatus, Outcome
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import msgspec
 
 from milepost.errors import ConfigurationError, EncodingError, MilepostError
+from milepost.session.host import StopRequested
 from milepost.session.keys import check_key
-from milepost.session.workload import StopRequested
 from milepost.types import ItemStatus, Key
 from milepost.work.gate import Gate
 from milepost.work.pool import Engine, outcome

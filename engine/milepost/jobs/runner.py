@@ -38,8 +38,8 @@ from milepost.jobs.result import JobResult
 from milepost.jobs.signals import StopSignals
 from milepost.jobs.workers import BatchEnd, Workers
 from milepost.session.batch import Batch
+from milepost.session.host import StopRequested
 from milepost.session.outcomes import Retry, Skip
-from milepost.session.workload import StopRequested
 from milepost.text import counted, say
 from milepost.types import BatchStatus, ItemStatus, Key, Outcome
 

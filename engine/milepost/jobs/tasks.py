@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from milepost.jobs.signals import GRACE_SECONDS
 from milepost.session.aside import aside
-from milepost.session.workload import StopRequested
+from milepost.session.host import StopRequested
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 from milepost.errors import OutageError
 from milepost.jobs.signals import GRACE_SECONDS
 from milepost.model.events import BatchCompleted, BatchFailed
-from milepost.session.workload import StopRequested
+from milepost.session.host import StopRequested
 
 if TYPE_CHECKING:
     from milepost.jobs.outage import Outage

@@ -7,10 +7,9 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
-from milepost.session.consumer import TaskConsumer
+from milepost.session.host import Host, StopRequested
 from milepost.session.mapping import OUR_FAULT, Mapping
 from milepost.session.outputs import in_function
-from milepost.session.workload import Host, StopRequested
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterable
@@ -38,7 +37,6 @@ class AsyncMapped(Mapping[T, R]):
     ) -> None:
         super().__init__(host, source, rules, key=key, total=total)
         self._crew = _Crew(function)
-        self._consumer = TaskConsumer()
 
     def __aiter__(self) -> AsyncMapped[T, R]:
         return self
@@ -49,7 +47,7 @@ class AsyncMapped(Mapping[T, R]):
         )
 
     async def __anext__(self) -> tuple[T, R]:
-        self._consumer.check()
+        self._task_consumer.check()
         if self._ended:
             self._refuse_after_failure()
             raise StopAsyncIteration

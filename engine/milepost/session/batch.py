@@ -9,10 +9,10 @@ from milepost.errors import ClosedError, ConfigurationError, EncodingError
 from milepost.model import events as e
 from milepost.model.fold import copy_batch
 from milepost.session.dispatch import Rules
+from milepost.session.host import Host
 from milepost.session.items import Items
 from milepost.session.keys import check_key
 from milepost.session.mapping import Mapped, mapped
-from milepost.session.workload import Host
 from milepost.storage.values import plain_value
 from milepost.types import BatchErrorType, BatchStatus, ItemStatus, Key
 from milepost.work.meter import Meter

@@ -12,29 +12,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sized
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from milepost.errors import ConfigurationError, MilepostError
 from milepost.model.arms.items import TAKEN_MAX
 from milepost.session.arguments import check_count
-from milepost.session.consumer import Consumer, TaskConsumer
 from milepost.session.feed import Feed, PositionFeed, Taken
+from milepost.session.host import Host, StopRequested
 from milepost.session.outputs import Slip
-from milepost.session.workload import POSITION, Host, StopRequested, Workload, verdict_of
+from milepost.session.workload import DONE, POSITION, Workload, verdict_of
 from milepost.types import ItemStatus, Key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable
+    from collections.abc import AsyncIterable, Callable, Iterable
 
     from milepost.session.batch import Batch
 
-__all__ = ["Items", "StopRequested"]
-
 T = TypeVar("T")
-
-
-_DONE: Final = (ItemStatus.COMPLETED, None)
 
 
 class Items(Workload[T]):
@@ -53,8 +47,6 @@ class Items(Workload[T]):
         if chunk is not None and check_count("chunk", chunk) > TAKEN_MAX:
             raise ConfigurationError(f"chunk is {chunk:,}; at most {TAKEN_MAX:,} go in one")
         self._chunk = chunk
-        self._consumer = Consumer()
-        self._task_consumer = TaskConsumer()
         self._is_one_by_one = chunk is None and key != POSITION
         self._has_begun = False
         self._gathered: list[Taken[T]] = []
@@ -68,12 +60,6 @@ class Items(Workload[T]):
 
     def __aiter__(self) -> Items[T]:
         return self
-
-    def __length_hint__(self) -> int:
-        self._consumer.note_length_hint()
-        if self._total is not None:
-            return self._total
-        return len(self._given) if isinstance(self._given, Sized) else 0
 
     def __next__(self) -> T:
         try:
@@ -215,7 +201,7 @@ class Items(Workload[T]):
         verdicts, self._verdicts = self._verdicts, {}
         keys = [each.key for each in taken]
         feed: Feed[Any] | None = self._feed
-        changes = [batch.change(key, *verdicts.get(key, _DONE)) for key in done]
+        changes = [batch.change(key, *verdicts.get(key, DONE)) for key in done]
         if all(change.status is not ItemStatus.COMPLETED for change in changes):
             slip = None  # what is not completed leaves no row
         slips = [slip] if slip is not None else []

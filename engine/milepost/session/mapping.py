@@ -13,7 +13,6 @@ from __future__ import annotations
 import inspect
 import time
 from collections import deque
-from collections.abc import Sized
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
@@ -27,11 +26,10 @@ from milepost.errors import (
     SupersededError,
 )
 from milepost.session.arguments import check_count
-from milepost.session.consumer import Consumer
 from milepost.session.dispatch import Dispatch, Rules, Ticket
+from milepost.session.host import Host, StopRequested
 from milepost.session.outputs import Slip, in_function
-from milepost.session.workload import Host, StopRequested, Workload, verdict_of
-from milepost.types import ItemStatus, Key
+from milepost.session.workload import DONE, Workload, verdict_of
 from milepost.work.pool import WORKERS_MAX, Ended, Pool
 
 if TYPE_CHECKING:
@@ -39,6 +37,7 @@ if TYPE_CHECKING:
 
     from milepost.session.async_mapping import AsyncMapped
     from milepost.session.feed import Feed
+    from milepost.types import Key
     from milepost.work.pool import ExecutorOrFactory
 
 T = TypeVar("T")
@@ -48,7 +47,6 @@ _POLL_SECONDS: Final = 0.1
 """How soon a request to stop is seen."""
 OUR_FAULT: Final = (StorageError, SupersededError, ClosedError, FormatError, OutputError)
 """Errors of the session that a function met: no item is to blame."""
-_DONE: Final = (ItemStatus.COMPLETED, None)
 
 
 def check_rules(rules: Rules) -> Rules:
@@ -94,7 +92,7 @@ class Mapping(Workload[T], Generic[T, R]):
         shown, self._shown = self._shown, None
         self.key, self.keys = None, ()
         if shown is not None:
-            dispatch.acknowledge(shown, *self._verdicts.pop(shown.key, _DONE))
+            dispatch.acknowledge(shown, *self._verdicts.pop(shown.key, DONE))
         self._verdicts.clear()
 
     def _show(self) -> tuple[T, R]:
@@ -149,7 +147,6 @@ class Mapped(Mapping[T, R]):
         super().__init__(host, source, rules, key=key, total=total)
         self._function = function
         self._pool = Pool(executor, rules.workers)
-        self._consumer = Consumer()
 
     def __iter__(self) -> Mapped[T, R]:
         return self
@@ -158,12 +155,6 @@ class Mapped(Mapping[T, R]):
         raise TypeError(
             "the function is a plain function; write: for item, result in ..., or make it async def"
         )
-
-    def __length_hint__(self) -> int:
-        self._consumer.note_length_hint()
-        if self._total is not None:
-            return self._total
-        return len(self._given) if isinstance(self._given, Sized) else 0
 
     def __next__(self) -> tuple[T, R]:
         try:

@@ -1,7 +1,6 @@
 """What loops over items and concurrent maps share: whose items, from where, and how it ends.
 
-- The host is whose items they are: a batch of a job, or a loop with a session of its own. It is
-  asked for the batch when the first item is wanted, and told how the work was left.
+- Whose items they are, and what happens when they are left, is the host's matter.
 - Asking a source for its next item and recording what became of one are two things: the first
   happens where the loop runs, the second may have to wait for a disk.
 """
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeAlias
 from milepost.errors import ClosedError, ConfigurationError, MilepostError
 from milepost.session.arguments import check_count, check_function, check_source
 from milepost.session.aside import aside, leave_aside, running_loop
-from milepost.session.consumer import left_on_purpose
+from milepost.session.consumer import Consumer, TaskConsumer, left_on_purpose
 from milepost.session.feed import Feed, PositionFeed, Taken
 from milepost.session.outcomes import Skip
 from milepost.types import ItemStatus, Key
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from milepost.session.batch import Batch
+    from milepost.session.host import Host
     from milepost.session.outputs import Output, Slip
     from milepost.session.session import Session
 
@@ -40,6 +40,8 @@ _FAILED: Final = ItemStatus.FAILED
 Verdict: TypeAlias = tuple[ItemStatus, str | BaseException | None]
 """What a body said of an item, and why."""
 
+DONE: Final[Verdict] = (ItemStatus.COMPLETED, None)
+
 _AT_ONCE: Final = (list, tuple, range, dict, set, frozenset, str, bytes)
 """Sources whose next item is there without waiting."""
 
@@ -47,57 +49,6 @@ _AT_ONCE: Final = (list, tuple, range, dict, set, frozenset, str, bytes)
 def verdict_of(error: Exception) -> Verdict:
     """What an exception of the body says of the item in hand."""
     return (_SKIPPED, error.reason or None) if isinstance(error, Skip) else (_FAILED, error)
-
-
-class StopRequested(BaseException):  # no error: nobody's `except Exception` may eat it
-    """The work was asked to stop, and the item in hand is acknowledged.
-
-    It passes through the body up to the runner that asked.
-    """
-
-
-class Host:
-    """Whose items they are; this one is a batch in the hands of a job or of a program.
-
-    Attributes:
-        owns_session: Whether the session ends with the loop.
-    """
-
-    owns_session = False
-
-    def __init__(self, batch: Batch | None = None) -> None:
-        self._batch = batch
-
-    def open(self) -> Batch:
-        """The batch whose items these are, begun or not. It may wait for the disk."""
-        if self._batch is None:
-            raise ClosedError("these items belong to no batch")
-        return self._batch
-
-    def attach(self) -> None:
-        """Called once after `open`, in the thread of the loop."""
-
-    def detach(self) -> None:
-        """Called once in the end, in the thread of the loop."""
-
-    def begin(self, batch: Batch, total: int | None) -> None:
-        """Called before items are taken; `total` is how many the source has, if that is known."""
-
-    def finish(self, batch: Batch, work: Workload[Any]) -> None:
-        """Called when all items were given out and acknowledged."""
-
-    def leave(
-        self, error: BaseException | None, in_hand: Collection[Key], *, on_purpose: bool
-    ) -> None:
-        """Called when the loop was left before its end: what it had in hand may come again."""
-        batch = self._batch
-        if batch is not None and in_hand and (on_purpose or isinstance(error, Exception)):
-            with contextlib.suppress(MilepostError):  # a batch that has ended has nothing in hand
-                batch.put_down(in_hand)
-
-    def raise_stop(self) -> NoReturn:
-        """Called where the loop was left because somebody asked for it."""
-        raise StopRequested
 
 
 class Workload(Generic[T]):
@@ -141,6 +92,8 @@ class Workload(Generic[T]):
         self._feed: Feed[T] | None = None
         self._source: Iterator[T] | None = None
         self._async_source: AsyncIterator[T] | None = None
+        self._consumer = Consumer()
+        self._task_consumer = TaskConsumer()
         self._verdicts: dict[Key, Verdict] = {}
         self.key: Key | None = None
         self.keys: tuple[Key, ...] = ()
@@ -149,6 +102,12 @@ class Workload(Generic[T]):
         self._is_async = False
         self._ended = False
         self.is_guarded = False
+
+    def __length_hint__(self) -> int:
+        self._consumer.note_length_hint()
+        if self._total is not None:
+            return self._total
+        return len(self._given) if isinstance(self._given, Sized) else 0
 
     # Opening.
 

@@ -1,0 +1,70 @@
+"""Whose items a loop gives out: a batch in the hands of a job or a program, or a loop's own.
+
+The host is asked for the batch when the first item is wanted, told when the run begins, and told in
+the end how the work was left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from milepost.errors import ClosedError, MilepostError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from milepost.session.batch import Batch
+    from milepost.session.workload import Workload
+    from milepost.types import Key
+
+
+class StopRequested(BaseException):  # no error: nobody's `except Exception` may eat it
+    """The work was asked to stop, and the item in hand is acknowledged.
+
+    It passes through the body up to the runner that asked.
+    """
+
+
+class Host:
+    """Whose items they are; this one is a batch in the hands of a job or of a program.
+
+    Attributes:
+        owns_session: Whether the session ends with the loop.
+    """
+
+    owns_session = False
+
+    def __init__(self, batch: Batch | None = None) -> None:
+        self._batch = batch
+
+    def open(self) -> Batch:
+        """The batch whose items these are, begun or not. It may wait for the disk."""
+        if self._batch is None:
+            raise ClosedError("these items belong to no batch")
+        return self._batch
+
+    def attach(self) -> None:
+        """Called once after `open`, in the thread of the loop."""
+
+    def detach(self) -> None:
+        """Called once in the end, in the thread of the loop."""
+
+    def begin(self, batch: Batch, total: int | None) -> None:
+        """Called before items are taken; `total` is how many the source has, if that is known."""
+
+    def finish(self, batch: Batch, work: Workload[Any]) -> None:
+        """Called when all items were given out and acknowledged."""
+
+    def leave(
+        self, error: BaseException | None, in_hand: Collection[Key], *, on_purpose: bool
+    ) -> None:
+        """Called when the loop was left before its end: what it had in hand may come again."""
+        batch = self._batch
+        if batch is not None and in_hand and (on_purpose or isinstance(error, Exception)):
+            with contextlib.suppress(MilepostError):  # a batch that has ended has nothing in hand
+                batch.put_down(in_hand)
+
+    def raise_stop(self) -> NoReturn:
+        """Called where the loop was left because somebody asked for it."""
+        raise StopRequested
