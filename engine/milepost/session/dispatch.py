@@ -124,13 +124,13 @@ class Dispatch(Generic[T]):
         return self._running < workers and len(self._in_hand) < workers * _AHEAD
 
     def due(self, now: float) -> Ticket[T] | None:
-        """An item that is to be tried again now; it has begun when this returns."""
+        """Begin an item that is to be tried again now; `None` as for `begin`."""
         if self._alone:
             ticket = self._alone.popleft()
             self._lone = ticket.key
             return self._begun(ticket)
         if self._waiting and self._waiting[0][0] <= now:
-            return self._begun(heapq.heappop(self._waiting)[2])
+            return self._admitted(heapq.heappop(self._waiting)[2])
         return None
 
     def seconds_until_due(self, now: float) -> float | None:
@@ -139,7 +139,9 @@ class Dispatch(Generic[T]):
 
     def begin(self, taken: Taken[T]) -> Ticket[T] | None:
         """Begin an item of the source; `None` where it must wait until it can be alone."""
-        ticket = Ticket(taken, self._batch.session.outputs)
+        return self._admitted(Ticket(taken, self._batch.session.outputs))
+
+    def _admitted(self, ticket: Ticket[T]) -> Ticket[T] | None:
         if self._in_hand and self._is_suspect(ticket):
             self._alone.append(ticket)
             return None
@@ -179,6 +181,7 @@ class Dispatch(Generic[T]):
     def raised(self, ticket: Ticket[T], error: BaseException, now: float) -> None:
         """The function raised; after so many in a row that it is not them, `outage` says so."""
         self._running -= 1
+        ticket.breaks = 0
         ticket.slip.clear()
         if isinstance(error, Skip):
             self._failed_in_a_row.clear()

@@ -586,6 +586,35 @@ def test_what_was_in_hand_at_a_death_runs_alone_and_poison_is_failed(tmp_path: P
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a death in the middle needs a fork")
+def test_a_suspect_that_is_tried_again_runs_alone_again(tmp_path: Path) -> None:
+    def run(_tell: Callable[[bytes], None]) -> None:
+        for _ in mapped(lambda _: die(), [0], tmp_path, workers=1):
+            pass
+
+    assert in_child(run).signal
+    running: set[int] = set()
+    beside: list[set[int]] = []
+    again = threading.Event()
+
+    def work(item: int) -> int:
+        running.add(item)
+        try:
+            if item == 0:
+                beside.append(running - {0})
+                if len(beside) == 1:
+                    raise milepost.Retry("once more", after=0.01)
+                again.set()
+            else:  # one gives its worker free while the other still has its own
+                again.wait(0.05 if item == 1 else 0.3)
+        finally:
+            running.discard(item)
+        return item
+
+    results(work, range(6), tmp_path, workers=2)
+    assert beside == [set(), set()]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a death in the middle needs a fork")
 def test_a_suspect_that_never_comes_again_keeps_nobody_waiting(tmp_path: Path) -> None:
     def run(tell: Callable[[bytes], None]) -> None:
         together = threading.Barrier(3)
