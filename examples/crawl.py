@@ -189,7 +189,7 @@ async def crawl(start: URL, options: argparse.Namespace) -> milepost.SessionStat
         async with pages:
             output = await pages.aopen(options.output)
             async for address, page in pages:
-                pages.add_many(page.links)
+                await pages.aadd_many(page.links)
                 if page.is_redirect:
                     pages.skip("redirect")
                     continue

@@ -8,10 +8,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+import re
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_MISTAKE: Final = re.compile(
+    "(?:^|: )(?:AttributeError|ImportError|ModuleNotFoundError|NameError|UnboundLocalError|"
+    "SyntaxError|IndentationError|TypeError)(?::|$)"
+)
+"""An error of the program's own, in a message as it is recorded."""
 
 
 class MilepostError(Exception):
@@ -20,9 +27,11 @@ class MilepostError(Exception):
     Attributes:
         hint: What to try, as a sentence or a command; empty where there is nothing to advise.
         healable: Whether recovery may act on this by itself.
+        session_uid: The session that could not go on for it; `None` for all other errors.
     """
 
     healable: ClassVar[bool] = False
+    session_uid: str | None = None
     _facts: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, message: str, *, hint: str = "", **facts: Any) -> None:
@@ -215,6 +224,14 @@ class JobFailedError(MilepostError):
 
 class OutageError(MilepostError):
     """So many items or batches failed in a row that it is not them; they are pending again."""
+
+    @staticmethod
+    def hint_after(last: str) -> str:
+        """What to try, by the text of the last failure."""
+        again = "run it again when what they need is there"
+        if _MISTAKE.search(last):
+            again = "this looks like a mistake of the program itself: mend it, and run it again"
+        return f"{again}; give_up_after= sets how many are an outage"
 
 
 class ConsumerError(MilepostError, TypeError):

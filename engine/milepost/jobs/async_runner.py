@@ -19,9 +19,10 @@ from milepost.session.aside import aside
 from milepost.session.host import StopRequested
 from milepost.session.mapping import is_async
 from milepost.work.executors import Threads
+from milepost.work.returned import check_returned
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Awaitable, Generator
 
     from milepost.jobs.job import Job
     from milepost.jobs.result import JobResult
@@ -85,18 +86,25 @@ class AsyncRunner(Runner):
             if isinstance(step, Wait):
                 await self._sleep_async(step.seconds)
             else:
+                running = self._begin_body(step.batch)
                 try:
-                    if is_async(self._job.function):
-                        await self._job(step.batch)
-                    else:
-                        # A body that hangs must not keep us: it is left behind when we end.
-                        await asyncio.wrap_future(self._bodies.submit(self._run_plain, step.batch))
+                    await running
                 except asyncio.CancelledError as raised:
                     error = raised if _is_cancelled() else _given_up(raised)
                 except BaseException as raised:
                     error = raised
             step, ending = await aside(_next_step, steps, error)
         return ending
+
+    def _begin_body(self, batch: Batch) -> Awaitable[None]:
+        """Begin a body. What is raised here, where no thread can be started, is not the body's."""
+        if is_async(self._job.function):
+            return self._run_coroutine(batch)
+        # A body that hangs must not keep us: it is left behind when we end.
+        return asyncio.wrap_future(self._bodies.submit(self._run_plain, batch))
+
+    async def _run_coroutine(self, batch: Batch) -> None:
+        check_returned(await self._job(batch), f"the function of batch {batch.key!r}")
 
     def _run_plain(self, batch: Batch) -> None:
         try:

@@ -20,22 +20,24 @@ class Outage:
         """`limit` failures in a row are an outage; 0 for never."""
         self._session = session
         self._limit = limit
+        self._is_met = False
         self._failed: list[int] = []
 
     def note(self, numbers: Iterable[int]) -> None:
         """These batches have ended.
 
         Errors: `OutageError` where too many failed in a row; they are pending again, with what
-            failed in them in this run.
+            failed in them in this run. So is all that fails after them: it was in hand then.
         """
         failed_batches = self._session.live.failed_batches
         for number in numbers:
-            if number not in failed_batches:
+            if number in failed_batches:
+                self._failed.append(number)
+            elif not self._is_met:
                 self._failed.clear()
-                continue
-            self._failed.append(number)
-            if self._limit and len(self._failed) >= self._limit:
-                self._put_back()
+            self._is_met = self._is_met or 0 < self._limit <= len(self._failed)
+        if self._is_met and self._failed:
+            self._put_back()
 
     def _put_back(self) -> None:
         session = self._session
@@ -46,8 +48,7 @@ class Outage:
         raise OutageError(
             f"{len(failed)} batches in a row failed, the last, {last.batch_id!r}, with"
             f" {last.error_message}; they are pending again",
-            hint="run it again when what they need is there; give_up_after= sets how many are an"
-            " outage",
+            hint=OutageError.hint_after(last.error_message),
         )
 
     def _failed_items(self, number: int) -> list[Key]:

@@ -4,6 +4,8 @@
   items. Only the process that holds the session writes.
 - When a worker process dies, its pool is made anew, and what was in hand runs alone, one after
   another. What breaks the pool alone again and again is failed as poison.
+- What the executor itself raises, while it is made, takes a call or is made anew, is no batch's
+  fault: it ends the run.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterable, Mapping
-from concurrent.futures import BrokenExecutor, wait
+from concurrent.futures import wait
+from contextlib import contextmanager
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -24,9 +27,10 @@ from milepost.session.keys import check_key
 from milepost.types import ItemStatus, Key
 from milepost.work.gate import Gate
 from milepost.work.pool import Engine, outcome
+from milepost.work.returned import check_returned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from concurrent.futures import Future
 
     from milepost.jobs.job import Job
@@ -91,39 +95,61 @@ class Remote:
     def __init__(
         self, job: Job[..., Any], session: Session, executor: ExecutorOrFactory, workers: int
     ) -> None:
+        """Make the executor, before any batch begins. Errors: whatever making it raises."""
         self._job = job
         self._session = session
         self._engine = Engine(executor, workers)
         self._gate = Gate()
+        self._faults: list[Exception] = []
+        self._engine.make()
+
+    def is_fault(self, error: Exception) -> bool:
+        """Whether the executor itself raised this, and no function."""
+        return any(error is fault for fault in self._faults)
 
     def run(self, batch: Batch) -> None:
         """Have the function run on a batch, and record what became of its items.
 
-        Errors: what the function raised; `WorkerDiedError` for poison; `StopRequested`.
+        Errors: what the function raised; `WorkerDiedError` for poison; `StopRequested`, also where
+        the run has ended; a fault of the executor (`is_fault`).
         """
         limit = self._session.recovery.max_recovery_attempts
         breaks = 0
         alone = False
         while True:
-            with self._gate.passing(alone=alone):
+            with self._gate.passing(alone=alone), self._noting_faults():
+                generation = (
+                    self._engine.generation
+                )  # read first: read late, it is that of a good one
                 future = self._submit(batch)
-                generation = self._engine.generation
-                try:
-                    outcomes = self._await(future)
-                except BrokenExecutor as error:
-                    if not self._engine.has_broken(future):
-                        raise  # the function's own pool
-                    self._engine.rebuild(generation)
-                    breaks += alone
-                    if breaks >= limit:
-                        raise WorkerDiedError(
-                            f"poison: its worker process died {breaks} times in a row with this"
-                            f" alone in hand ({type(error).__name__}: {error})"
-                        ) from error
-                    alone = True
-                    continue
-            batch.update_items(_updates(batch, outcomes))
-            return
+                self._wait(future)
+                if not self._engine.has_broken(future):
+                    break
+                self._engine.rebuild(generation)
+            breaks += alone
+            if breaks >= limit:
+                error = future.exception()
+                raise WorkerDiedError(
+                    f"poison: its worker process died {breaks} times in a row with this alone in"
+                    f" hand ({type(error).__name__}: {error})"
+                ) from error
+            alone = True
+        value, error = outcome(future)
+        if error is not None:
+            raise error
+        check_returned(value, f"the function of batch {batch.key!r}")
+        batch.update_items(_updates(batch, value))
+
+    @contextmanager
+    def _noting_faults(self) -> Generator[None]:
+        """What is raised in here is the executor's."""
+        try:
+            yield
+        except Exception as error:
+            if self._engine.is_closed:  # we were left behind when the run ended
+                raise StopRequested from error
+            self._faults.append(error)
+            raise
 
     def _submit(self, batch: Batch) -> Future[Any]:
         recorded = batch.recorded
@@ -137,17 +163,14 @@ class Remote:
         )
         return self._engine.submit(_portable(self._job, self._engine), task)
 
-    def _await(self, future: Future[Any]) -> Any:
-        while True:
-            done, _ = wait([future], timeout=_POLL_SECONDS)
-            if done:
-                value, error = outcome(future)
-                if error is not None:
-                    raise error
-                return value
+    def _wait(self, future: Future[Any]) -> None:
+        """Return when a call has ended. Errors: `OutageError` where the executor drops it."""
+        while not future.done():  # `wait` alone does not see that a pool cancelled it
             self._engine.check()
-            if self._session.stop_requested and future.cancel():
+            if self._engine.is_closed or (self._session.stop_requested and future.cancel()):
                 raise StopRequested
+            wait([future], timeout=_POLL_SECONDS)
+        self._engine.refuse_dropped(future)
 
     def close(self, *, wait: bool) -> None:
         """Start nothing more; with `wait`, return when what runs has ended."""

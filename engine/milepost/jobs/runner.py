@@ -7,7 +7,7 @@
 - What the run before died of is settled first: it is recorded, and what died alone too often in a
   row is failed as poison.
 - An error of the store itself (full, superseded, poisoned) ends the run: no body is to blame. So do
-  failures in a row beyond `give_up_after`: an outage is no batch's fault.
+  an executor's own, and failures in a row beyond `give_up_after`: an outage is no batch's fault.
 - What is done with one batch is written once, as steps. Who runs the steps decides what running a
   body and waiting mean: in this thread, in one of several, or as a task of an event loop.
 """
@@ -19,16 +19,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from milepost.errors import (
-    ClosedError,
-    ConfigurationError,
-    FormatError,
-    OutageError,
-    OutputError,
-    StorageError,
-    SupersededError,
-    UnfinishedError,
-)
+from milepost.errors import ConfigurationError, OutageError, UnfinishedError
 from milepost.jobs import notices
 from milepost.jobs.outage import Outage
 from milepost.jobs.place import Place
@@ -42,6 +33,7 @@ from milepost.session.host import StopRequested
 from milepost.session.outcomes import Retry, Skip
 from milepost.text import counted, say
 from milepost.types import BatchStatus, ItemStatus, Key, Outcome
+from milepost.work.returned import check_returned
 
 if TYPE_CHECKING:
     import os
@@ -59,14 +51,6 @@ if TYPE_CHECKING:
     from milepost.work.pool import ExecutorOrFactory
 
 POLL_SECONDS: Final = 0.1
-_OUR_FAULT: Final = (
-    StorageError,
-    SupersededError,
-    ClosedError,
-    FormatError,
-    OutageError,
-    OutputError,
-)
 
 
 class RunBody(NamedTuple):
@@ -266,7 +250,7 @@ class Runner:
         if self._remote is not None:
             self._remote.run(batch)
         else:
-            self._job(batch)
+            check_returned(self._job(batch), f"the function of batch {batch.key!r}")
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -289,10 +273,6 @@ class Runner:
             skipped = _skipped(batch)
             try:
                 yield RunBody(batch)
-            except _OUR_FAULT:
-                if session.closed or not self._ended_by_body(batch):
-                    raise
-                return None
             except SystemExit as error:
                 # It has no traceback that would show where it came from; a signal's needs none.
                 if not session.stop_requested:
@@ -306,20 +286,23 @@ class Runner:
                     return None
                 in_hand = _in_hand(batch)
                 if len(in_hand) > 1:
-                    return self._failing(batch, _unclear(in_hand))
+                    return self._failing(batch, _unclear(in_hand), recoverable=False)
                 for key in in_hand:
                     batch.update_item(key, ItemStatus.SKIPPED, skip.reason or None)
                 if _skipped(batch) == skipped:
                     return batch.ending  # it was said of the batch as a whole
                 batch.begin_again()  # it was said of an item, and there may be more of them
             except Exception as error:
+                if session.closed:
+                    raise
                 if self._ended_by_body(batch):
                     return None
-                failing = self._failing(batch, error)
+                if self._is_no_bodys(error):
+                    raise
                 _, _, recoverable = session.judge(error)
-                is_final = isinstance(error, WorkerDiedError) or not recoverable
-                if is_final or attempt == self._attempts:
-                    return failing
+                recoverable = recoverable and not isinstance(error, WorkerDiedError)
+                if not recoverable or attempt == self._attempts:
+                    return self._failing(batch, error, recoverable=recoverable)
                 after = error.after_seconds if isinstance(error, Retry) else None
                 delay = self._job.backoff.delay_seconds(attempt) if after is None else after
                 batch.attempt_failed(error, delay)
@@ -329,9 +312,15 @@ class Runner:
             else:
                 return None if self._ended_by_body(batch) else batch.ending
 
+    def _is_no_bodys(self, error: Exception) -> bool:
+        """Whether this ends the run, and no body is to blame for it."""
+        if self._remote is not None and self._remote.is_fault(error):
+            return True
+        return isinstance(error, OutageError) or self._session.is_to_blame(error)
+
     @staticmethod
-    def _failing(batch: Batch, error: Exception) -> Callable[[], BatchFailed]:
-        return lambda: batch.failing(error)
+    def _failing(batch: Batch, error: Exception, *, recoverable: bool) -> Callable[[], BatchFailed]:
+        return lambda: batch.failing(error, recoverable=recoverable)
 
     @staticmethod
     def _ended_by_body(batch: Batch) -> bool:
@@ -361,7 +350,7 @@ class Runner:
         failed = counted(len(result.failures), session.batch_word)
         self._say(f"{session.name}: ended with {failed} failed, {batches} completed, {items}")
         for key, reason in list(result.failures.items())[:3]:
-            self._say(f"{session.name}: failed: {key}: {reason:.200}")
+            self._say(notices.failure_line(session, key, reason))
         left = len(result.failures) - len(session.recoverable())
         if left and not self._place.is_off:
             self._say(notices.waiting_line(session, left, session.batch_word))

@@ -77,9 +77,9 @@ class Workers:
 
         Errors: `StopRequested` where somebody asked to stop.
         """
-        for thread in self._threads:
-            thread.start()
         try:
+            for thread in self._threads:
+                thread.start()
             self._commit_ends()
         except BaseException:
             with self._changed:

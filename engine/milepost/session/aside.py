@@ -26,8 +26,8 @@ _on_behalf_of: Final[ContextVar[threading.Thread | None]] = ContextVar(
     "milepost_on_behalf_of", default=None
 )
 _task_served: Final[ContextVar[Task[Any] | None]] = ContextVar("milepost_task_served", default=None)
-_left: Final[set[threading.Thread]] = set()
-"""Threads in which something ends that nobody could wait for."""
+_left: Final[set[threading.Event]] = set()
+"""What ends in threads that nobody could wait for; each is set when it has ended."""
 
 
 async def aside(work: Callable[..., R], *args: Any) -> R:
@@ -91,17 +91,21 @@ def leave_aside(work: Callable[[], object]) -> None:
             with contextlib.suppress(Exception):
                 work()
         finally:
-            _left.discard(thread)
+            _left.discard(ended)
+            ended.set()
 
-    thread = threading.Thread(target=run, name="milepost-leaving")
-    _left.add(thread)
-    thread.start()
+    ended = threading.Event()
+    _left.add(ended)
+    try:
+        threading.Thread(target=run, name="milepost-leaving").start()
+    except RuntimeError:  # no thread can be started any more
+        run()
 
 
 def wait_for_left() -> None:
     """Return when all that was left has ended, so that what it held may be opened again."""
-    for thread in list(_left):
-        thread.join()
+    for ended in list(_left):
+        ended.wait()
 
 
 def running_loop() -> AbstractEventLoop | None:

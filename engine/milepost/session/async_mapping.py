@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from milepost.session.host import Host, StopRequested
-from milepost.session.mapping import OUR_FAULT, Mapping
+from milepost.session.mapping import Mapping
 from milepost.session.outputs import in_function
 
 if TYPE_CHECKING:
@@ -65,7 +65,8 @@ class AsyncMapped(Mapping[T, R]):
         self._acknowledge_shown(dispatch)
         while not self._ready:
             await self._fill(dispatch)
-            if self._is_stopping() and dispatch.is_empty_handed:
+            self._raise_source_error(dispatch)
+            if self.session.stop_requested and dispatch.is_empty_handed:
                 await self._stop_async()
             if dispatch.is_idle and not self._has_more:
                 await self._end_async()
@@ -81,7 +82,7 @@ class AsyncMapped(Mapping[T, R]):
     async def _fill(self, dispatch: Dispatch[T]) -> None:
         begun: list[Ticket[T]] = []
         try:
-            while not self._is_stopping() and dispatch.has_room():
+            while not self._begins_nothing() and dispatch.has_room():
                 ticket = dispatch.due(time.monotonic()) or await self._begin_next(dispatch)
                 if ticket is None:
                     break
@@ -95,11 +96,15 @@ class AsyncMapped(Mapping[T, R]):
         if self._has_more:
             if not self._answers_at_once:
                 await self._off_loop(dispatch.commit)
-            taken = await self._next_of_source_async(cast("Feed[T]", self._feed))
+            try:
+                taken = await self._next_of_source_async(cast("Feed[T]", self._feed))
+            except Exception as error:
+                self._note_source_error(error)
+                return None
             if taken is not None:
                 return dispatch.begin(taken)
             self._has_more = False
-        return dispatch.begin_rest()
+        return await self._off_loop(dispatch.begin_rest)
 
     def _note_end(self, dispatch: Dispatch[T], ticket: Ticket[T], task: asyncio.Task[R]) -> None:
         if task.cancelled():
@@ -107,9 +112,8 @@ class AsyncMapped(Mapping[T, R]):
             return
         error = task.exception()
         if error is None:
-            dispatch.returned(ticket)
-            self._ready.append((ticket, task.result()))
-        elif isinstance(error, OUR_FAULT) or not isinstance(error, Exception):
+            self._note_result(dispatch, ticket, task.result())
+        elif self._is_no_items(error):
             raise error
         else:
             dispatch.raised(ticket, error, time.monotonic())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -54,6 +55,7 @@ class Batch:
         number: Its number in the session, from 0.
         label: What people call it.
         payload: What it is about: what the plan says, or what it was started with.
+        left_in_hand: What loops over its items had in hand when an error dropped them.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Batch:
         self._session = session
         self._writer = writer
         self._meter = Meter()
+        self.left_in_hand: set[Key] = set()
         self.number = number
         self.key = key
         self.label = label
@@ -208,6 +211,12 @@ class Batch:
             if in_hand:
                 self.end_items([self.change(key, ItemStatus.PENDING) for key in in_hand], [], [])
 
+    def put_down_left(self) -> None:
+        """What dropped loops had in hand waits again, because another one begins."""
+        left, self.left_in_hand = self.left_in_hand, set()
+        if left and self.status is BatchStatus.PROCESSING:
+            self.put_down(left)
+
     def advance_positions(
         self,
         changes: list[e.ItemChange],
@@ -259,6 +268,8 @@ class Batch:
         """Add items that were found on the way, in one record; returns how many are new."""
         fresh: dict[Key, Any] = {}
         for item in items:
+            if item is None:
+                raise EncodingError("None is no item", hint="add data, or its key alone")
             known_by = check_key(item if key is None else key(item), f"the key of {item!r:.80}")
             is_all = type(item) is type(known_by) and item == known_by
             fresh.setdefault(known_by, None if is_all else item)
@@ -276,6 +287,16 @@ class Batch:
                 part = keys[start : start + _ADDED_MAX]
                 self._commit_added(part, [fresh[each] for each in part])
         return len(keys)
+
+    async def aadd(self, item: Any, *, key: Key | None = None) -> bool:
+        """As `add`, in an event loop, which it does not keep waiting for the disk."""
+        return bool(await self.aadd_many([item], key=None if key is None else lambda _item: key))
+
+    async def aadd_many(
+        self, items: Iterable[Any], *, key: Callable[[Any], Key] | None = None
+    ) -> int:
+        """As `add_many`, in an event loop, which it does not keep waiting for the disk."""
+        return await self._session.off_loop(partial(self.add_many, list(items), key=key))
 
     def _commit_added(self, keys: list[Key], payloads: list[Any]) -> None:
         writer = self._writer

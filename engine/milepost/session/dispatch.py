@@ -59,7 +59,7 @@ class Ticket(Generic[T]):
     Attributes:
         key: What it is known by.
         item: The item.
-        slip: Its rows.
+        slip: Its rows in this try; what an earlier one left behind cannot write into it.
         tries: How often it was begun in this run.
         breaks: How often in a row a pool broke with it alone.
     """
@@ -182,7 +182,7 @@ class Dispatch(Generic[T]):
         """The function raised; after so many in a row that it is not them, `outage` says so."""
         self._running -= 1
         ticket.breaks = 0
-        ticket.slip.clear()
+        self._renew_slip(ticket)
         if isinstance(error, Skip):
             self._failed_in_a_row.clear()
             self._let_go(ticket, ItemStatus.SKIPPED, error.reason or None)
@@ -203,11 +203,10 @@ class Dispatch(Generic[T]):
         if not self._rules.give_up_after or number < self._rules.give_up_after:
             return
         self._changes += [ItemChange(each, ItemStatus.PENDING) for each in self._failed_in_a_row]
+        last = f"{type(error).__name__}: {error}"
         self.outage = OutageError(
-            f"{number} items in a row failed, the last with {type(error).__name__}: {error};"
-            " they are pending again",
-            hint="run it again when what they need is there; give_up_after= sets how many are an"
-            " outage",
+            f"{number} items in a row failed, the last with {last}; they are pending again",
+            hint=OutageError.hint_after(last),
         )
         self.outage.__cause__ = error
 
@@ -216,9 +215,7 @@ class Dispatch(Generic[T]):
         self._running -= len(tickets)
         limit = self._batch.session.recovery.max_recovery_attempts
         for ticket in tickets:
-            # Whoever still runs must not write rows into its next try.
-            ticket.slip.close()
-            ticket.slip = Slip(self._batch.session.outputs)
+            self._renew_slip(ticket)
             ticket.breaks += len(tickets) == 1
             if ticket.breaks >= limit:
                 message = (
@@ -234,12 +231,18 @@ class Dispatch(Generic[T]):
                 self._alone.append(ticket)
                 self._let_go(ticket, ItemStatus.PENDING, error)
 
+    def _renew_slip(self, ticket: Ticket[T]) -> None:
+        ticket.slip.close()
+        ticket.slip = Slip(self._batch.session.outputs)
+
     def acknowledge(
         self, ticket: Ticket[T], status: ItemStatus, error: str | BaseException | None
     ) -> None:
         """The loop's body came back: this is what became of the item; its rows go with it."""
         if status is ItemStatus.COMPLETED:
             self._slips.append(ticket.slip)
+        else:
+            ticket.slip.close()
         self._let_go(ticket, status, error)
 
     def _let_go(
@@ -263,6 +266,8 @@ class Dispatch(Generic[T]):
                 self._batch.advance_positions(changes, taken, slips, feed)
         elif changes or taken:
             self._batch.end_items(changes, taken, slips)
+        for slip in slips:
+            slip.close()
 
     def put_down(self) -> list[Key]:
         """What is in hand is given up: late rows of it are refused. Returns what that was."""

@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 DIGEST_BYTES: Final = 16
 _PREFIX_ITEMS: Final = 4_096
-_FRESH_LEAST: Final = 256
+_MET_LEAST: Final = 256
 _QUEUED_LEAST: Final = 256
 _QUEUED_SHARE: Final = 16
 
@@ -63,10 +63,9 @@ class Feed(Generic[T]):
         self._unmet: set[Key] = set()
         self._again: deque[Taken[T]] = deque()
         self._found: deque[Key] = deque()
-        self._given: set[Key] = set()
         self._looked = False
-        self._fresh: set[Key] = set()
-        self._fresh_most = _FRESH_LEAST
+        self._met: set[Key] = set()
+        self._met_most = _MET_LEAST
         self.duplicates = 0
         self.waiting = 0
         recorded = batch.recorded
@@ -100,28 +99,33 @@ class Feed(Generic[T]):
             self.duplicates += not known
             return None
         progress = recorded.open.get(key) if recorded is not None else None
-        if progress is None:
-            return self._first_time(key, item)
-        if not known:
+        if key in self._met or (progress is not None and not known):
             self.duplicates += 1
             return None
-        if progress.status is ItemStatus.FAILED:
+        self._meet_now(key)
+        if progress is not None and progress.status is ItemStatus.FAILED:
             self._consider_failed(Taken(key, item), progress)
             return None
         return Taken(key, item)
 
-    def _first_time(self, key: Key, item: T) -> Taken[T] | None:
-        """An item that nothing is recorded of, unless it was given out a moment ago."""
-        if key in self._fresh:
-            self.duplicates += 1
-            return None
-        if len(self._fresh) >= self._fresh_most:
-            recorded = self._batch.recorded
-            if recorded is not None:
-                self._fresh = {each for each in self._fresh if not recorded.is_known(each)}
-            self._fresh_most = max(_FRESH_LEAST, 2 * len(self._fresh))
-        self._fresh.add(key)
-        return Taken(key, item)
+    def _meet_now(self, key: Key) -> None:
+        """Remember what was met, for as long as no record would tell that it was."""
+        recorded = self._batch.recorded
+        if recorded is not None and len(self._met) >= self._met_most:
+            self._met = {each for each in self._met if self._may_come_again(each, recorded)}
+            self._met_most = max(_MET_LEAST, 2 * len(self._met))
+        self._met.add(key)
+
+    @staticmethod
+    def _may_come_again(key: Key, recorded: ActiveBatch) -> bool:
+        """Whether an item would be given out once more, for all that is recorded of it.
+
+        What is found on the way may be in the source, too.
+        """
+        item = recorded.open.get(key)
+        if item is not None:
+            return item.is_added
+        return key in recorded.queued or not recorded.is_done(key)
 
     def next_from(self, source: Iterator[T]) -> Taken[T] | None:
         """The next item that the source has to be run; `None` at its end."""
@@ -136,7 +140,12 @@ class Feed(Generic[T]):
 
     def failed_before(self) -> Taken[T] | None:
         """A failed item that may be tried again; `None` if there is none."""
-        return self._again.popleft() if self._again else None
+        recorded = self._batch.recorded
+        while self._again:
+            taken = self._again.popleft()
+            if recorded is None or not recorded.is_done(taken.key):
+                return taken
+        return None
 
     def _consider_failed(self, taken: Taken[T], progress: ItemProgress) -> None:
         session = self._batch.session
@@ -150,7 +159,11 @@ class Feed(Generic[T]):
     def _key(self, item: T) -> Key:
         if self._key_of is None:
             return check_key(item, "an item")
-        return check_key(self._key_of(item), f"the key of {item!r:.80}")
+        try:
+            key = self._key_of(item)
+        except (StopIteration, StopAsyncIteration) as error:  # it would end the loop without a word
+            raise RuntimeError(f"key= raised {type(error).__name__} for {item!r:.80}") from error
+        return check_key(key, f"the key of {item!r:.80}")
 
     # Work found on the way.
 
@@ -161,13 +174,18 @@ class Feed(Generic[T]):
             return None
         while self._found or self._refill(recorded):
             key = self._found.popleft()
-            if key in recorded.queued:
-                self._given.add(key)
-                self._unmet.discard(key)
-                return Taken(key, _value(key, recorded.queued[key]))
+            if key in self._met:
+                continue  # the source had it, too
             item = recorded.open.get(key)
-            if item is not None and item.status is ItemStatus.PENDING:
-                return Taken(key, _value(key, item.payload))
+            if key in recorded.queued:
+                payload = recorded.queued[key]
+            elif item is not None and item.status is ItemStatus.PENDING:
+                payload = item.payload
+            else:
+                continue
+            self._unmet.discard(key)
+            self._meet_now(key)
+            return Taken(key, _value(key, payload))
         return None
 
     def _refill(self, recorded: ActiveBatch) -> bool:
@@ -178,15 +196,17 @@ class Feed(Generic[T]):
         if not self._looked:
             self._looked = True
             for key, item in recorded.open.items():
-                if item.is_added and item.status is ItemStatus.FAILED:
+                if not item.is_added or key in self._met:
+                    continue
+                if item.status is ItemStatus.FAILED:
+                    self._meet_now(key)
                     self._consider_failed(Taken(key, _value(key, item.payload)), item)
-                elif item.is_added and item.status is ItemStatus.PENDING:
+                elif item.status is ItemStatus.PENDING:
                     self._found.append(key)
         if not self._found:
             # A share at a time: a dict whose front was emptied is walked over again and again.
             count = max(_QUEUED_LEAST, len(recorded.queued) // _QUEUED_SHARE)
-            self._given &= recorded.queued.keys()
-            fresh = (key for key in recorded.queued if key not in self._given)
+            fresh = (key for key in recorded.queued if key not in self._met)
             self._found.extend(islice(fresh, count))
         return bool(self._found)
 

@@ -35,7 +35,7 @@ from milepost.model import fold
 from milepost.model.consistency import Finding
 from milepost.model.events import ItemsEnded, PositionsAdvanced, SessionCreated
 from milepost.model.state import SessionState
-from milepost.session.outputs import is_there
+from milepost.session.outputs import is_lost
 from milepost.snapshots import manifest as manifests
 from milepost.snapshots import versions
 from milepost.snapshots.versions import SnapshotName, VersionInfo
@@ -376,14 +376,16 @@ def _without_missing_rows(folder: LocalDirectory, part: Replay, loaded: Loaded) 
     """The last journal, up to where an output lacks the rows that an event tells of.
 
     Rows are synced before the journal says that it is. So what is not known to have been on the
-    disk may have lost its rows in a power cut, and counts as a torn tail from there on.
+    disk may have lost its rows in a power cut, and counts as a torn tail from there on. The name of
+    a file is on the disk before its first row: one that is gone is somebody's doing, and told to
+    whoever opens it.
     """
     store_path = os.path.dirname(os.path.dirname(folder.root))
     for event in part.events:
         if type(event) not in _WITH_ROWS or event.sequence <= part.synced_through:
             continue
         rows: list[OutputRows] = getattr(event, "rows", [])
-        missing = next((each for each in rows if not is_there(store_path, each)), None)
+        missing = next((each for each in rows if is_lost(store_path, each)), None)
         if missing is not None:
             last = event.sequence - 1
             cut = read_journal(
@@ -472,8 +474,9 @@ def _judge_tail(loaded: Loaded, part: Replay, *, is_tip: bool) -> None:
             loaded,
             "superseded-tail",
             path,
-            f"{path} goes on for {part.tail_bytes:,} bytes after event {part.last}: written by a"
-            " writer that had been superseded, or by a call that failed; left out",
+            f"{path} goes on for {part.tail_bytes:,} bytes after event {part.last} that do not"
+            " count: the work went on without them, because a call had failed, a writer was"
+            " superseded, or they had been dropped",
             lossy=False,
         )
     elif part.tail is Tail.DAMAGED:

@@ -7,9 +7,10 @@ the end how the work was left.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from milepost.errors import ClosedError, MilepostError
+from milepost.session.aside import wait_for_left
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from milepost.session.batch import Batch
     from milepost.session.workload import Workload
     from milepost.types import Key
+
+
+_ENDS: Final = (KeyboardInterrupt, SystemExit)
 
 
 class StopRequested(BaseException):  # no error: nobody's `except Exception` may eat it
@@ -42,6 +46,8 @@ class Host:
         """The batch whose items these are, begun or not. It may wait for the disk."""
         if self._batch is None:
             raise ClosedError("these items belong to no batch")
+        wait_for_left()
+        self._batch.put_down_left()
         return self._batch
 
     def attach(self) -> None:
@@ -59,11 +65,19 @@ class Host:
     def leave(
         self, error: BaseException | None, in_hand: Collection[Key], *, on_purpose: bool
     ) -> None:
-        """Called when the loop was left before its end: what it had in hand may come again."""
+        """Called when the loop was left before its end: what it had in hand may come again.
+
+        Where an error that nobody knows of has dropped a plain loop, it stays in hand until another
+        loop begins: whoever catches the error sees what it was. So it does at the program's end.
+        """
         batch = self._batch
-        if batch is not None and in_hand and (on_purpose or isinstance(error, Exception)):
-            with contextlib.suppress(MilepostError):  # a batch that has ended has nothing in hand
-                batch.put_down(in_hand)
+        if batch is None or not in_hand or isinstance(error, _ENDS):
+            return
+        if error is None and not on_purpose:
+            batch.left_in_hand.update(in_hand)
+            return
+        with contextlib.suppress(MilepostError):  # a batch that has ended has nothing in hand
+            batch.put_down(in_hand)
 
     def raise_stop(self) -> NoReturn:
         """Called where the loop was left because somebody asked for it."""

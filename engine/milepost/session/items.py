@@ -12,9 +12,10 @@
 
 from __future__ import annotations
 
+from inspect import isasyncgen
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from milepost.errors import ConfigurationError, MilepostError
+from milepost.errors import ConfigurationError, ConsumerError, MilepostError
 from milepost.model.arms.items import TAKEN_MAX
 from milepost.session.arguments import check_count
 from milepost.session.feed import Feed, PositionFeed, Taken
@@ -71,7 +72,7 @@ class Items(Workload[T]):
         except (StopIteration, StopRequested):
             raise
         except BaseException as error:
-            if self._host.owns_session:
+            if self._is_end(error):
                 self._failure = error
                 self._close(error, on_purpose=False)
             raise
@@ -106,10 +107,22 @@ class Items(Workload[T]):
         except (StopAsyncIteration, StopRequested):
             raise
         except BaseException as error:
-            if self._host.owns_session:
+            if self._is_end(error):
                 self._failure = error
                 await self._close_async(error, on_purpose=False)
             raise
+
+    def _is_end(self, error: BaseException) -> bool:
+        """Whether nothing more can come after this: asked again, it would seem to be the end.
+
+        In a batch the loop may go on where somebody else was refused, or a waiting task cancelled.
+        """
+        if self._host.owns_session:
+            return True
+        if isinstance(error, Exception):
+            return not isinstance(error, ConsumerError)
+        # A generator that was cancelled where it waits has ended.
+        return isasyncgen(self._async_source) and self._async_source.ag_frame is None
 
     async def _advance_async(self) -> T:
         feed = await self._prepared_async()
@@ -144,7 +157,8 @@ class Items(Workload[T]):
             if taken is None:
                 break
             found.append(taken)
-        self._gather_rest(feed, found)
+        if not found:
+            await self._off_loop(self._gather_rest, feed, found)
 
     def _gather_rest(self, feed: Feed[T], found: list[Taken[T]]) -> None:
         if found:

@@ -16,21 +16,14 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from milepost.errors import (
-    ClosedError,
-    ConfigurationError,
-    FormatError,
-    MilepostError,
-    OutputError,
-    StorageError,
-    SupersededError,
-)
+from milepost.errors import ConfigurationError, MilepostError
 from milepost.session.arguments import check_count
 from milepost.session.dispatch import Dispatch, Rules, Ticket
 from milepost.session.host import Host, StopRequested
 from milepost.session.outputs import Slip, in_function
 from milepost.session.workload import DONE, Workload, verdict_of
 from milepost.work.pool import WORKERS_MAX, Ended, Pool
+from milepost.work.returned import check_returned
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Collection, Iterable
@@ -45,8 +38,6 @@ R = TypeVar("R")
 
 _POLL_SECONDS: Final = 0.1
 """How soon a request to stop is seen."""
-OUR_FAULT: Final = (StorageError, SupersededError, ClosedError, FormatError, OutputError)
-"""Errors of the session that a function met: no item is to blame."""
 
 
 def check_rules(rules: Rules) -> Rules:
@@ -78,6 +69,7 @@ class Mapping(Workload[T], Generic[T, R]):
         self._ready: deque[tuple[Ticket[T], R]] = deque()
         self._shown: Ticket[T] | None = None
         self._has_more = True
+        self._source_error: Exception | None = None
 
     def _dispatcher(self, feed: Feed[T]) -> Dispatch[T]:
         if self._dispatch is None:
@@ -100,8 +92,27 @@ class Mapping(Workload[T], Generic[T, R]):
         self.key, self.keys = self._shown.key, (self._shown.key,)
         return self._shown.item, result
 
-    def _is_stopping(self) -> bool:
-        return self.session.stop_requested
+    def _begins_nothing(self) -> bool:
+        """Whether only what is in hand is still worked on."""
+        return self._source_error is not None or self.session.stop_requested
+
+    def _note_source_error(self, error: Exception) -> None:
+        """The source is broken: what is in hand is given out, and then the loop ends with this."""
+        self._source_error = error
+        self._has_more = False
+
+    def _raise_source_error(self, dispatch: Dispatch[T]) -> None:
+        if self._source_error is not None and dispatch.is_empty_handed:
+            raise self._source_error
+
+    def _is_no_items(self, error: BaseException) -> bool:
+        """Whether what a function raised is no matter of its item, so that the work ends."""
+        return not isinstance(error, Exception) or self.session.is_to_blame(error)
+
+    def _note_result(self, dispatch: Dispatch[T], ticket: Ticket[T], result: R) -> None:
+        check_returned(result, "the function of this map")
+        dispatch.returned(ticket)
+        self._ready.append((ticket, result))
 
     def _seconds_to_wait(self, dispatch: Dispatch[T]) -> float:
         until_due = dispatch.seconds_until_due(time.monotonic())
@@ -175,7 +186,8 @@ class Mapped(Mapping[T, R]):
         self._acknowledge_shown(dispatch)
         while not self._ready:
             self._fill(dispatch)
-            if self._is_stopping() and dispatch.is_empty_handed:
+            self._raise_source_error(dispatch)
+            if self.session.stop_requested and dispatch.is_empty_handed:
                 self._stop()
             if dispatch.is_idle and not self._has_more:
                 self._let_go(wait=True)
@@ -197,7 +209,7 @@ class Mapped(Mapping[T, R]):
         """Begin as many items as there is room for, and record it with what ended."""
         begun: list[Ticket[T]] = []
         try:
-            while not self._is_stopping() and dispatch.has_room():
+            while not self._begins_nothing() and dispatch.has_room():
                 ticket = dispatch.due(time.monotonic()) or self._begin_next(dispatch)
                 if ticket is None:
                     break
@@ -212,7 +224,11 @@ class Mapped(Mapping[T, R]):
         if self._has_more:
             if not self._answers_at_once:
                 dispatch.commit()  # while it takes its time, a kill repeats nothing
-            taken = self._next_of_source(cast("Feed[T]", self._feed))
+            try:
+                taken = self._next_of_source(cast("Feed[T]", self._feed))
+            except Exception as error:
+                self._note_source_error(error)
+                return None
             if taken is not None:
                 return dispatch.begin(taken)
             self._has_more = False
@@ -227,8 +243,7 @@ class Mapped(Mapping[T, R]):
     def _note_end(self, dispatch: Dispatch[T], ended: Ended) -> None:
         ticket = cast("Ticket[T]", ended.token)
         if ended.error is None:
-            dispatch.returned(ticket)
-            self._ready.append((ticket, ended.value))
+            self._note_result(dispatch, ticket, ended.value)
         elif ended.is_break:
             before, lost = self._pool.rebuild()
             broken = [ticket, *lost]
@@ -238,7 +253,7 @@ class Mapped(Mapping[T, R]):
                 else:
                     self._note_end(dispatch, each)
             dispatch.broke(broken, ended.error)
-        elif isinstance(ended.error, OUR_FAULT) or not isinstance(ended.error, Exception):
+        elif self._is_no_items(ended.error):
             raise ended.error
         else:
             dispatch.raised(ticket, ended.error, time.monotonic())
@@ -247,9 +262,11 @@ class Mapped(Mapping[T, R]):
         self._pool.close(wait=wait)
 
     def _close(self, error: BaseException | None, *, on_purpose: bool) -> None:
-        # After a second Ctrl-C nobody waits for a call that hangs.
-        self._let_go(wait=error is None or isinstance(error, Exception))
-        super()._close(error, on_purpose=on_purpose)
+        try:
+            # After a second Ctrl-C nobody waits for a call that hangs.
+            self._let_go(wait=error is None or isinstance(error, Exception))
+        finally:
+            super()._close(error, on_purpose=on_purpose)
 
 
 def _run_with_slip(slip: Slip, function: Callable[[T], R], item: T) -> R:
@@ -277,6 +294,11 @@ def mapped(
     """
     if not callable(function):  # pyright: ignore[reportUnnecessaryComparison]  # callers are not all typed
         raise TypeError(f"map takes a function of one item first, not {function!r:.80}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"map takes a function that does its work when it is called; {function!r:.80} is a"
+            " generator function: write it without yield, and return a list"
+        )
     if not is_async(function):
         return Mapped(function, host, source, rules, executor=executor, key=key, total=total)
     if executor is not None:

@@ -28,7 +28,7 @@ class Retry(Exception):  # noqa: N818  # it is no error, and the name is the pub
 
     def __init__(self, reason: str = "", *, after: float | None = None) -> None:
         super().__init__(reason)
-        if after is not None and not 0 <= after <= AFTER_SECONDS_MAX:
+        if isinstance(after, bool) or (after is not None and not 0 <= after <= AFTER_SECONDS_MAX):
             raise ConfigurationError(
                 f"after is {after!r}; it must be from 0 to {AFTER_SECONDS_MAX:,} seconds"
             )

@@ -3,7 +3,8 @@
 - Rows wait in memory with the item whose body wrote them. When it is acknowledged they are
   appended, and then one record says both: this item is done, and the file ends here. An item that
   fails, or is left, leaves no row.
-- When work is taken up again, the file is cut back to the end that the record tells.
+- When work is taken up again, the file is cut back to the end that the record tells; where no run
+  can have left what stands behind it, it is refused instead.
 - Whose rows they are: those of the item in whose function they are written (a context variable,
   so it holds in threads and tasks alike), else of the item that the loop has in hand.
 - A name that ends in `.gz` or `.zst` is compressed: the rows of one acknowledgement are a
@@ -20,10 +21,10 @@ import zlib
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from milepost.errors import ClosedError, DamagedError, EncodingError, OutputError
+from milepost.errors import ClosedError, DamagedError, EncodingError, OutputError, StorageError
 from milepost.model.state import OutputRows
 from milepost.storage import frame
-from milepost.storage.output import OutputFile, has_rows
+from milepost.storage.output import OutputFile, lacks_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -56,7 +57,7 @@ class Slip:
         self.rows.clear()
 
     def close(self) -> None:
-        """Take no more rows: the item was given up."""
+        """Take no more rows: the item was given up, or is acknowledged."""
         self.is_open = False
         self.rows.clear()
 
@@ -82,7 +83,7 @@ class Output:
         """Add text (as UTF-8) or bytes to the rows of the item in hand; returns its length.
 
         Nothing is added to it: a line's end is yours to write. Errors: `ClosedError` where no item
-        is in hand.
+        is in hand, or where its item is acknowledged or given up already.
         """
         if isinstance(data, str):
             try:
@@ -96,10 +97,16 @@ class Output:
         slip = in_function.get()
         if slip is None or slip.outputs is not self._outputs:
             slip = self._slip()
-        if slip is None or not slip.is_open:
+        if slip is None:
             raise ClosedError(
                 f"no item is in hand, so nobody would acknowledge what is written to {self.path}",
                 hint="write rows in the body of the loop, or in the function that map runs",
+            )
+        if not slip.is_open:
+            raise ClosedError(
+                f"the item of this row is acknowledged or given up already: {self.path} takes no"
+                " more rows of it",
+                hint="write all rows of an item before its function returns, or its loop goes on",
             )
         slip.rows.setdefault(self._file, []).append(row)
         return len(data)
@@ -154,11 +161,25 @@ class Outputs:
         file, rows = self._files.get(name), state.outputs.get(name)
         return file if file and rows and rows.length_bytes == file.length_bytes else None
 
-    def open(self, full: str, name: str, state: SessionState) -> OutputFile:
+    def namesake(self, path: str | os.PathLike[str], name: str, state: SessionState) -> str | None:
+        """The known file that a relative path may have meant in an earlier run; `None` for none."""
+        given = os.fspath(path)
+        if os.path.isabs(given) or name in state.outputs:
+            return None
+        parts = os.path.normpath(given).split(os.sep)
+        end = "/" + "/".join(part for part in parts if part != os.pardir)
+        others = (each for each in state.outputs if each not in self._files)
+        known = next((each for each in others if f"/{each}".endswith(end)), None)
+        return None if known is None else _path_of(self._store, known)
+
+    def open(
+        self, full: str, name: str, state: SessionState, *, may_be_ours: Callable[[], bool]
+    ) -> OutputFile:
         """Open a file and go on behind its last acknowledged row.
 
-        Errors: `OutputError` for a file with bytes that are nobody's; `DamagedError` where
-            it is not what it was.
+        `may_be_ours` says whether a run of this session may have left what stands behind it.
+        Errors: `OutputError` for a file with bytes that are nobody's; `DamagedError` where it is
+            not what it was, or goes on with bytes of somebody else.
         """
         rows = state.outputs.get(name)
         if rows is not None and rows.length_bytes and not os.path.exists(full):
@@ -171,7 +192,9 @@ class Outputs:
         file = OutputFile(full, self._system)
         try:
             if rows is not None:
-                file.cut_back(rows.start_bytes, rows.length_bytes, rows.checksum)
+                file.cut_back(
+                    rows.start_bytes, rows.length_bytes, rows.checksum, may_be_ours=may_be_ours
+                )
             elif file.length_bytes:
                 raise OutputError(
                     f"the output {full} has {file.length_bytes:,} bytes that this session did not"
@@ -190,9 +213,12 @@ class Outputs:
         """Sync what the last writer left: a snapshot is about to say that it is on the disk."""
         for name in state.outputs:
             path = _path_of(self._store, name)
-            if not os.path.exists(path):
+            if not os.path.isfile(path):
                 continue  # whoever opens it is told
-            file = OutputFile(path, self._system)
+            try:
+                file = OutputFile(path, self._system)
+            except StorageError:
+                continue  # the same: who only restarts or restores needs no output
             try:
                 file.sync()
             finally:
@@ -263,10 +289,26 @@ class Outputs:
         return frame.compress(data, level=self._level())
 
 
-def is_there(store_path: str, rows: OutputRows) -> bool:
-    """Whether an output has the rows that a record tells of."""
+def all_ended(state: SessionState, epoch: int) -> bool:
+    """Whether all turns since the work was begun anew, up to this one, were runs with an end.
+
+    Then no row without an acknowledgement stands in any output. A turn that was no run may be a
+    restore, which acknowledges less than there was, or a run whose beginning a power cut took.
+    """
+    first = state.runs_before - state.executions_forgotten
+    if first < 0:
+        return False
+    runs = state.executions[first:]
+    if state.execution is not None and state.execution.epoch == epoch:
+        runs.pop()  # our own
+    epochs = [each.epoch for each in runs if each.outcome is not None]
+    return bool(runs) and epochs == list(range(epoch - len(runs), epoch))
+
+
+def is_lost(store_path: str, rows: OutputRows) -> bool:
+    """Whether an output is there and lacks the rows that a record tells of."""
     path = _path_of(store_path, rows.path)
-    return has_rows(path, rows.start_bytes, rows.length_bytes, rows.checksum)
+    return lacks_rows(path, rows.start_bytes, rows.length_bytes, rows.checksum)
 
 
 def _path_of(store_path: str, name: str) -> str:

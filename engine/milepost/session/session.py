@@ -29,9 +29,9 @@ from milepost.model.estimate import active_ns
 from milepost.model.fold import apply, copy
 from milepost.session import deaths
 from milepost.session.arguments import check_count
-from milepost.session.aside import working_task, working_thread
+from milepost.session.aside import aside, working_task, working_thread
 from milepost.session.batch import Batch
-from milepost.session.outputs import Output
+from milepost.session.outputs import Output, all_ended
 from milepost.session.params import difference
 from milepost.session.registry import register, unregister
 from milepost.session.roster import Roster
@@ -39,6 +39,7 @@ from milepost.session.subscription import EVENT_BUFFER, Subscription
 from milepost.snapshots import checkpoints, retention
 from milepost.storage.location import command
 from milepost.storage.values import plain_value
+from milepost.text import say
 from milepost.types import (
     BatchErrorType,
     BatchStatus,
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     )
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 MESSAGE_CHARACTERS_MAX = 2_000
 """Longer error messages are cut: a state is no log file."""
@@ -463,18 +465,49 @@ class Session:
             file = writer.outputs.known(name, writer.state)
             if file is None:
                 writer.check_turn()
-                file = writer.outputs.open(full, name, writer.state)
+                namesake = writer.outputs.namesake(path, name, writer.state)
+                file = writer.outputs.open(
+                    full, name, writer.state, may_be_ours=self._may_have_left_rows
+                )
                 if name not in writer.state.outputs:
                     # On the disk before any row is, so that the rows are known to be ours.
                     writer.commit(
                         e.OutputOpened(writer.next_sequence, writer.now_ns(), e.NO_BATCH, name),
                         durable=True,
                     )
+                if namesake is not None:
+                    say(
+                        f"{self.name}: the output {full} is a new file; an earlier run wrote"
+                        f" {namesake}: a relative path counts from the current folder"
+                    )
             return Output(writer.outputs, file, slip_in_hand)
 
-    def answers_at_once(self) -> bool:
-        """Whether the next update would be recorded without waiting for a disk or a thread."""
-        return self._writer.answers_at_once()
+    def _may_have_left_rows(self) -> bool:
+        """Whether rows that nobody acknowledged may stand in an output that is opened now."""
+        writer = self._writer
+        return (
+            not all_ended(writer.state, writer.turn.epoch)
+            # Of the turn that goes on, the runs do not tell that it restored.
+            or any(each.restored_from is not None for each in writer.archive.versions)
+            # The outputs may have been copied after the store, and a run later.
+            or any(deaths.is_copied(writer.folder, each.epoch) for each in writer.state.executions)
+        )
+
+    async def off_loop(self, work: Callable[..., R], *args: Any) -> R:
+        """Do what records something, without keeping the event loop waiting for a disk or a thread.
+
+        Errors: what the work raises.
+        """
+        if not self._writer.takes_at_once():
+            return await aside(work, *args)
+        try:
+            return work(*args)
+        finally:
+            self._writer.lock.release()
+
+    def is_to_blame(self, error: BaseException) -> bool:
+        """Whether this was raised because the session cannot go on, and no body is at fault."""
+        return getattr(error, "session_uid", None) == self._writer.state.uid
 
     # What makes this run this run.
 
@@ -671,7 +704,7 @@ class Session:
         """Close, saying how this run ended where the work itself is not ended."""
         self._outcome = outcome
         if error is not None:
-            self._error_message = self.judge(error)[0]
+            self._error_message = _with_hint(self.judge(error)[0], error)
         self.close()
 
     def close(self) -> None:
@@ -740,3 +773,9 @@ class Session:
         with contextlib.suppress(Exception):
             if not self._writer.closed:
                 self.close()
+
+
+def _with_hint(message: str, error: BaseException | str) -> str:
+    """What ended a run, as it is recorded: with what to try, on a line of its own."""
+    hint = f"\nhint: {error.hint}" if isinstance(error, MilepostError) and error.hint else ""
+    return message[: max(0, MESSAGE_CHARACTERS_MAX - len(hint))] + hint[:MESSAGE_CHARACTERS_MAX]

@@ -22,6 +22,7 @@ from milepost.types import ItemStatus, Key
 
 if TYPE_CHECKING:
     import os
+    from asyncio import Lock
     from collections.abc import AsyncIterator, Callable
     from types import TracebackType
 
@@ -100,6 +101,7 @@ class Workload(Generic[T]):
         self._refusal: MilepostError | None = None
         self._failure: BaseException | None = None
         self._is_async = False
+        self._opening: Lock | None = None
         self._ended = False
         self.is_guarded = False
 
@@ -126,14 +128,21 @@ class Workload(Generic[T]):
     async def _prepared_async(self) -> Feed[T]:
         if self._feed is not None:
             return self._feed
+        from asyncio import Lock  # noqa: PLC0415  # a plain loop should not pay for it
+
         self._is_async = True
-        try:
-            # Opening a session waits for the disk, and for other writers.
-            return self._attach(await aside(self._open))
-        except BaseException as error:
-            self._failure = error
-            await self._close_async(error, on_purpose=False)
-            raise
+        self._opening = self._opening or Lock()
+        async with self._opening:  # several tasks may open outputs at once
+            if self._feed is not None:
+                return self._feed
+            self._refuse_after_failure()
+            try:
+                # Opening a session waits for the disk, and for other writers.
+                return self._attach(await aside(self._open))
+            except BaseException as error:
+                self._failure = error
+                await self._close_async(error, on_purpose=False)
+                raise
 
     def _open(self) -> Feed[T]:
         """Have the batch, and the feed of its items; it may wait for the disk."""
@@ -171,9 +180,9 @@ class Workload(Generic[T]):
 
     async def _off_loop(self, work: Callable[..., R], *args: Any) -> R:
         """Do what may have to wait for the disk; off the event loop if it has to."""
-        if self._batch is not None and self._batch.session.answers_at_once():
-            return work(*args)
-        return await aside(work, *args)
+        if self._batch is None:
+            return await aside(work, *args)
+        return await self._batch.session.off_loop(work, *args)
 
     # Asking for items.
 
@@ -229,12 +238,28 @@ class Workload(Generic[T]):
     def add(self, item: Any, *, key: Key | None = None) -> bool:
         """Add an item that was found on the way; returns whether it is new. See `Batch.add`."""
         self._prepared()
-        self._host.begin(self._owned(), self._total)
-        return self._owned().add(item, key=self._added_key(item, key))
+        return self._add(item, key)
 
     def add_many(self, items: Iterable[Any]) -> int:
         """Add items that were found on the way; returns how many are new. See `Batch.add_many`."""
         self._prepared()
+        return self._add_many(items)
+
+    async def aadd(self, item: Any, *, key: Key | None = None) -> bool:
+        """As `add`, in an event loop, which it does not keep waiting for the disk."""
+        await self._prepared_async()
+        return await self._off_loop(self._add, item, key)
+
+    async def aadd_many(self, items: Iterable[Any]) -> int:
+        """As `add_many`, in an event loop, which it does not keep waiting for the disk."""
+        await self._prepared_async()
+        return await self._off_loop(self._add_many, list(items))
+
+    def _add(self, item: Any, key: Key | None) -> bool:
+        self._host.begin(self._owned(), self._total)
+        return self._owned().add(item, key=self._added_key(item, key))
+
+    def _add_many(self, items: Iterable[Any]) -> int:
         self._host.begin(self._owned(), self._total)
         if self._key_of is None:
             return self._owned().add_many(items)
@@ -294,6 +319,7 @@ class Workload(Generic[T]):
 
     def _refused(self, error: MilepostError) -> None:
         """Have it known, where the loop is left for it, what the work was refused for."""
+        error.session_uid = self._owned().session.live.uid
         if self._host.owns_session:
             self._refusal = error
             with contextlib.suppress(MilepostError):

@@ -19,10 +19,11 @@ Source: FORMAT.md, "Opening a session", "Rotation".
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import re
 import threading
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 import msgspec
 
@@ -32,7 +33,9 @@ from milepost.errors import (
     DamagedError,
     DurabilityLostError,
     EncodingError,
+    FormatError,
     MilepostError,
+    OutputError,
     StorageError,
     SupersededError,
 )
@@ -55,6 +58,8 @@ from milepost.storage.values import encode_value
 from milepost.types import Durability, StoreConfig, TrackerConfig
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from milepost.journal.reader import Replay
     from milepost.model.consistency import Finding
     from milepost.model.events import BatchEvent, ItemsEnded, PositionsAdvanced
@@ -88,6 +93,28 @@ class Settings(NamedTuple):
     clock: Clock = SystemClock()
     identify: Identify = this_process
     stale_after_seconds: float = 60.0
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_ITS_OWN: Final = (StorageError, SupersededError, ClosedError, FormatError, OutputError)
+"""Errors that no value that was handed in is the cause of."""
+
+
+def _told_whose(method: Callable[Concatenate[Writer, P], R]) -> Callable[Concatenate[Writer, P], R]:
+    """Have errors of a method say that the session cannot go on for them."""
+
+    @functools.wraps(method)
+    def told(self: Writer, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except _ITS_OWN as error:
+            if hasattr(self, "state"):
+                error.session_uid = self.state.uid
+            raise
+
+    return told
 
 
 class Writer:
@@ -209,13 +236,16 @@ class Writer:
         if self._attention or self._failure is not None:
             self._attend()
 
-    def answers_at_once(self) -> bool:
-        """Whether an update would wait for nothing: no sync, no thread, nothing to mend."""
-        if self._disk or self._attention or self._failure is not None or self._journal is None:
+    def takes_at_once(self) -> bool:
+        """Take the lock if an update would wait for nothing: no sync, no thread, nothing to mend.
+
+        Where it was taken, the caller releases it.
+        """
+        if self._disk or not self.lock.acquire(blocking=False):
             return False
-        if not self.lock.acquire(blocking=False):
+        if self._attention or self._failure is not None or self._journal is None:
+            self.lock.release()
             return False
-        self.lock.release()
         return True
 
     def commit(self, event: BatchEvent, *, durable: bool = False) -> None:
@@ -255,6 +285,7 @@ class Writer:
             for event in events:
                 subscription.push(event)
 
+    @_told_whose
     def commit_with_rows(self, event: ItemsEnded | PositionsAdvanced, slips: list[Slip]) -> None:
         """Append the rows of what the event acknowledges, then make it happen with their marks.
 
@@ -280,6 +311,7 @@ class Writer:
             self._broken = str(error)
             raise
 
+    @_told_whose
     def _write(self, payloads: list[bytes], last: int, *, durable: bool) -> None:
         journal = self._journal
         if journal is None:
@@ -346,6 +378,7 @@ class Writer:
         """Have the next call raise this; from the background thread."""
         self._failure = error
 
+    @_told_whose
     def _attend(self) -> None:
         if self._closed:
             raise self._failure or ClosedError("the session is closed")
@@ -410,6 +443,7 @@ class Writer:
 
     # Syncs and snapshots.
 
+    @_told_whose
     def flush(self) -> None:
         """Return when everything acknowledged so far is on the disk, and still ours."""
         with self.lock:
@@ -427,6 +461,7 @@ class Writer:
                 self._attention = False
             self.check_turn()
 
+    @_told_whose
     def check_turn(self) -> None:
         """Raise if another writer took over, or if the folder is not where it was."""
         try:
@@ -435,6 +470,7 @@ class Writer:
             self._failure = error
             raise
 
+    @_told_whose
     def snapshot(self, *, by_hand: bool = False) -> int:
         """Save the state as a whole and return the version that holds it."""
         with self.lock:

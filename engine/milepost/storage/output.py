@@ -3,7 +3,7 @@
 - It lies where the user wants it, outside of what a store is made of: nothing is created or cut
   but by who was told its path.
 - Each time it is opened, what it ends with is compared with what is known of it. What stands
-  behind that end was never acknowledged, and is cut off.
+  behind that end was never acknowledged: it is cut off where it may be ours, else refused.
 - Before each write its length is looked at: a file that others write, cut, move or delete is
   noticed, not written on.
 - `append` and the cuts belong to one thread at a time; `sync` may come from another one.
@@ -21,16 +21,23 @@ from milepost.errors import DamagedError, DurabilityLostError
 from milepost.storage.directory import AppendedFile, Translated
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from milepost.storage.syscalls import Syscalls
 
 _READ_BYTES: Final = 1 << 20
 
 
-def has_rows(path: str, start_bytes: int, length_bytes: int, checksum: int) -> bool:
-    """Whether the bytes from `start_bytes` to `length_bytes` are there, with this CRC-32."""
+def lacks_rows(path: str, start_bytes: int, length_bytes: int, checksum: int) -> bool:
+    """Whether the file is there without the bytes from `start_bytes` on that have this CRC-32.
+
+    No crash takes a file away, or makes it unreadable: such a one is not said to lack anything.
+    """
+    if not os.path.isfile(path):
+        return False
     try:
         with open(path, "rb") as file:
-            return _checksum(file.fileno(), start_bytes, length_bytes) == checksum
+            return _checksum(file.fileno(), start_bytes, length_bytes) != checksum
     except OSError:
         return False
 
@@ -66,10 +73,14 @@ class OutputFile:
         """How long it is by all that went through here."""
         return self._file.size_bytes
 
-    def cut_back(self, start_bytes: int, length_bytes: int, checksum: int) -> int:
+    def cut_back(
+        self, start_bytes: int, length_bytes: int, checksum: int, *, may_be_ours: Callable[[], bool]
+    ) -> int:
         """Go on behind the last rows that are known; returns how many bytes were cut off.
 
-        Errors: `DamagedError` where the file does not have these rows.
+        `may_be_ours` says whether a run of ours may have left what stands behind them.
+        Errors: `DamagedError` where the file does not have these rows, or goes on with bytes of
+            somebody else.
         """
         found = self.found_bytes()
         if found < length_bytes:
@@ -81,6 +92,17 @@ class OutputFile:
                 f"is not what it was: bytes {start_bytes:,} to {length_bytes:,} are different ones"
             )
         if found > length_bytes:
+            if not may_be_ours():
+                raise DamagedError(
+                    f"the output {self.path} has {found - length_bytes:,} bytes behind the"
+                    f" {length_bytes:,} that were acknowledged, and every run ended by itself:"
+                    " somebody else wrote them",
+                    path=self.path,
+                    hint="move these bytes to another file and cut this one to"
+                    f" {length_bytes} bytes, or begin the work anew with a new file"
+                    if length_bytes
+                    else "move the file away, or use another name",
+                )
             with Translated("cut back", self.path):
                 self._system.truncate(self._descriptor, length_bytes)
         self._ends_at(length_bytes)
@@ -108,11 +130,16 @@ class OutputFile:
         self._changes += 1
 
     def take_back(self, length_bytes: int) -> None:
-        """Cut off rows whose acknowledgement failed, also where an interruption hid them."""
+        """Cut off rows whose acknowledgement failed, also where an interruption hid them.
+
+        On return they are off the disk, too: no power cut brings them back behind a run's end.
+        """
         if self._reach_bytes <= length_bytes:
             return
         with Translated("cut back", self.path):
             self._system.truncate(self._descriptor, length_bytes)
+        self._changes += 1
+        self.sync()
         self._ends_at(length_bytes)
 
     def _ends_at(self, length_bytes: int) -> None:

@@ -6,10 +6,11 @@ import contextlib
 import importlib.util
 import os
 import queue
+import re
 import signal
 import sys
 import threading
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, InvalidStateError
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost.errors import ConfigurationError
@@ -17,9 +18,12 @@ from milepost.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_DASK: Final = "dask://"
+_DASK: Final = re.compile(r"dask://(?P<address>(?:\[[^\s\]]+\]|[^\s/:\[\]]+):(?P<port>[0-9]{1,5}))")
+_PORT_MAX: Final = 65_535
 DASK_SECONDS: Final = 10
 """How long a scheduler has to answer."""
+_CONNECT_SECONDS: Final = 8
+"""How long Dask itself tries: it can say more of what is wrong."""
 
 
 def executor_named(text: str, workers: int) -> Callable[[], Executor]:
@@ -31,12 +35,13 @@ def executor_named(text: str, workers: int) -> Callable[[], Executor]:
         return lambda: Threads(workers)
     if text == "processes":
         return lambda: _processes(workers)
-    if text.startswith(_DASK) and len(text) > len(_DASK):
+    dask = _DASK.fullmatch(text)
+    if dask is not None and 0 < int(dask["port"]) <= _PORT_MAX:
         if importlib.util.find_spec("distributed") is None:
             raise ConfigurationError(
                 "Dask is not installed", hint='install it: pip install "milepost[dask]"'
             )
-        return lambda: _dask(text.removeprefix(_DASK))
+        return lambda: _dask(dask["address"])
     raise ConfigurationError(
         f"executor is {text!r}; it must be threads, processes or dask://HOST:PORT"
     )
@@ -72,12 +77,41 @@ def _dask(address: str) -> Executor:
 
     make: Callable[..., Any] = distributed.Client
     try:
-        return DaskExecutor(make(f"tcp://{address}", timeout=DASK_SECONDS))
+        made = _within(DASK_SECONDS, lambda: make(f"tcp://{address}", timeout=_CONNECT_SECONDS))
+        return DaskExecutor(made)
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"no Dask scheduler answers at {address}: {error}",
-            hint=f"start one (dask scheduler), or name its HOST:PORT: {_DASK}127.0.0.1:8786",
+            hint="start one (dask scheduler), or name its HOST:PORT: dask://127.0.0.1:8786",
         ) from error
+
+
+def _within(seconds: float, make: Callable[[], Any]) -> Any:
+    """What `make` makes. Errors: its own; `TimeoutError` where it takes longer.
+
+    A client waits for ever where something takes its connection and says nothing. It is left
+    behind then, and closed if it comes after all.
+    """
+    made: Future[Any] = Future()
+
+    def run() -> None:
+        try:
+            client = make()
+        except BaseException as error:  # it is for who waits
+            with contextlib.suppress(InvalidStateError):
+                made.set_exception(error)
+            return
+        try:
+            made.set_result(client)
+        except InvalidStateError:
+            client.close()
+
+    threading.Thread(target=run, name="milepost-dask", daemon=True).start()
+    with contextlib.suppress(TimeoutError):
+        return made.result(seconds)
+    if made.cancel():
+        raise TimeoutError(f"it takes connections, and said nothing for {seconds} seconds")
+    return made.result()
 
 
 class DaskExecutor(Executor):
@@ -101,15 +135,22 @@ class DaskExecutor(Executor):
         self._client.close()
 
 
-def lost(executor: Executor) -> str:
-    """Where the cluster of this executor was, if it is gone: nothing more comes from it."""
+def scheduler_of(executor: Executor) -> str:
+    """Where the scheduler of a cluster's executor is; a client that lost it forgets."""
+    scheduler = getattr(_client(executor), "scheduler", None)
+    return str(getattr(scheduler, "address", ""))
+
+
+def is_lost(executor: Executor) -> bool:
+    """Whether it is a cluster's that is gone: nothing more comes from it."""
+    return getattr(_client(executor), "status", "") in {"closed", "closing", "failed"}
+
+
+def _client(executor: Executor) -> Any:
+    """The Dask client of an executor, if it has one."""
     while isinstance(inner := getattr(executor, "_executor", None), Executor):
         executor = inner
-    client: Any = getattr(executor, "_client", None)
-    if getattr(client, "status", "") not in {"closed", "closing", "failed"}:
-        return ""
-    scheduler = getattr(client, "scheduler", None)
-    return str(getattr(scheduler, "address", "") or "its address")
+    return getattr(executor, "_client", None)
 
 
 def _bring_along(function: object) -> None:
@@ -155,13 +196,13 @@ class Threads(Executor):
             else:
                 future.set_result(value)
 
-        self._calls.put(call)
         if not self._idle.acquire(blocking=False) and len(self._threads) < self._workers:
             thread = threading.Thread(
                 target=self._run, name=f"milepost-map-{len(self._threads)}", daemon=True
             )
+            thread.start()  # where that fails, nothing was taken, and there is nobody to wait for
             self._threads.append(thread)
-            thread.start()
+        self._calls.put(call)
         return future
 
     def _run(self) -> None:

@@ -3,12 +3,14 @@
 - Many errors cannot travel: an HTTP error holds a socket. Such a one is judged where it was raised,
   and comes back as its text and that judgement.
 - It comes back as a value, so that no executor makes a fuss about work that is only tried again.
+- What a call returns is unpickled by whoever waits for it. An executor that does so itself takes a
+  result that fails to load for a dead process.
 """
 
 from __future__ import annotations
 
 import pickle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from milepost.errors import MilepostError
 from milepost.work.classify import classify
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from milepost.work.classify import Verdict
+
+
+_ARRIVES: Final = frozenset({type(None), bool, int, float, str, bytes})
+"""Types of values that always load."""
 
 
 class FarError(MilepostError):
@@ -37,12 +43,35 @@ class Raised:
         self.error = error
 
 
+class Packed:
+    """What a call returned, pickled."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
 def call(function: Callable[..., Any], *args: Any) -> Any:
-    """Call it, where it is; what it raises is returned as `Raised`."""
+    """Call it, where it is; what comes back is for `opened`."""
     try:
-        return function(*args)
+        return _packed(function(*args))
     except Exception as error:  # it is for whoever handed the call in
         return Raised(_portable(error))
+
+
+def opened(value: Any) -> Any:
+    """What the call returned. Errors: what it raised, and what loading its result raises."""
+    if isinstance(value, Raised):
+        raise value.error
+    return pickle.loads(value.data) if isinstance(value, Packed) else value  # noqa: S301  # ours
+
+
+def _packed(value: Any) -> Any:
+    if type(value) in _ARRIVES:
+        return value
+    try:
+        return Packed(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+    except Exception:  # the executor may know how it travels, as cloudpickle does
+        return value
 
 
 def _portable(error: Exception) -> Exception:

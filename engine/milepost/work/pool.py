@@ -20,9 +20,9 @@ from concurrent.futures import (
 )
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
-from milepost.errors import ConfigurationError, OutageError
+from milepost.errors import ClosedError, ConfigurationError, OutageError
 from milepost.work import far
-from milepost.work.executors import Threads, executor_named, lost
+from milepost.work.executors import Threads, executor_named, is_lost, scheduler_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,8 @@ class Engine:
     """An executor, made when it is first needed and made anew when it broke.
 
     Attributes:
-        generation: How many were made, so that of many who see a break only the first mends it.
+        generation: How many broke, so that of many who see a break only the first mends it.
+        is_closed: Whether it was closed: it makes nothing more, and takes nothing.
     """
 
     def __init__(self, executor: ExecutorOrFactory | None, workers: int) -> None:
@@ -56,28 +57,49 @@ class Engine:
                 "executor= takes a concurrent.futures.Executor or a function that makes one, not"
                 f" {executor!r:.80}"
             )
-        self._executor = executor if isinstance(executor, Executor) else None
+        self._executor: Executor | None = None
+        self._runs_here = False
+        self._scheduler = ""
         self._making = threading.Lock()
         self.generation = 0
+        self.is_closed = False
+        if isinstance(executor, Executor):
+            self._take(executor)
+
+    def _take(self, executor: Executor) -> None:
+        self._executor = executor
+        # Both are asked for when it is gone, too, and must not need another one then.
+        self._runs_here = isinstance(executor, (Threads, ThreadPoolExecutor))
+        self._scheduler = scheduler_of(executor)
 
     @property
     def executor(self) -> Executor:
-        """The executor that runs calls just now."""
+        """The executor that runs calls just now.
+
+        Errors: `ClosedError` after `close`; whatever making it raises.
+        """
         with self._making:
+            if self.is_closed:
+                raise ClosedError("the executor of a run that has ended takes no more calls")
             if self._executor is None:
                 made = cast("Callable[[], object]", self._make)()
                 if not isinstance(made, Executor):
                     raise TypeError(
                         f"executor= made {made!r:.80}, which is no concurrent.futures.Executor"
                     )
-                self._executor = made
-                self.generation += 1
+                self._take(made)
+                return made
             return self._executor
+
+    def make(self) -> None:
+        """Make it now, so that what is wrong with it is no call's fault."""
+        _ = self.executor
 
     @property
     def runs_here(self) -> bool:
         """Whether calls run in threads of this process."""
-        return isinstance(self.executor, (Threads, ThreadPoolExecutor))
+        self.make()
+        return self._runs_here
 
     @property
     def pickles_by_name(self) -> bool:
@@ -89,30 +111,47 @@ class Engine:
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Have a call run; one that meets a broken executor fails as those before it did.
 
-        What it raises elsewhere comes back as a value: `outcome` tells it apart.
+        What it raises elsewhere comes back as a value: `outcome` tells it apart. Errors: whatever
+        the executor raises, `OutageError` where it is lost.
         """
+        executor = self.executor
         try:
-            if self.runs_here:
-                return self.executor.submit(function, *args)
-            return self.executor.submit(far.call, function, *args)
+            if self._runs_here:
+                return executor.submit(function, *args)
+            return executor.submit(far.call, function, *args)
         except BrokenExecutor as error:
             future: Future[Any] = Future()
             future.set_exception(error)
             return future
+        except Exception:
+            self.check()
+            raise
 
     def has_broken(self, future: Future[Any]) -> bool:
         """Whether a call ended because the executor broke; what a function raises is its own."""
         try:
-            return isinstance(future.exception(), BrokenExecutor) and not self.runs_here
+            return isinstance(future.exception(), BrokenExecutor) and not self._runs_here
         except CancelledError:
             return False
 
     def check(self) -> None:
         """Raise `OutageError` where nothing more can come from the executor."""
-        if self._executor is not None and (where := lost(self._executor)):
+        if self._executor is not None and is_lost(self._executor):
             raise OutageError(
-                f"the Dask scheduler at {where} is gone; what it had in hand runs again",
+                f"the Dask scheduler at {self._scheduler} is gone; what it had in hand runs again",
                 hint="run it again when there is one",
+            )
+
+    def refuse_dropped(self, future: Future[Any]) -> None:
+        """Raise `OutageError` where the executor cancelled a call that nobody here gave up."""
+        if future.cancelled():
+            self.check()
+            where = (
+                f"the Dask scheduler at {self._scheduler}" if self._scheduler else "the executor"
+            )
+            raise OutageError(
+                f"{where} dropped what it had in hand, which runs again",
+                hint="run it again when its workers are there",
             )
 
     def rebuild(self, generation: int) -> None:
@@ -126,19 +165,25 @@ class Engine:
                 hint="hand in a function that makes one, executor=lambda: ProcessPoolExecutor(4),"
                 " so that work goes on with a new one",
             )
-        if generation == self.generation:
-            self.close(wait=False)
+        with self._making:
+            if generation != self.generation:
+                return
+            self.generation += 1
+            executor, self._executor = self._executor, None
+        self._shut_down(executor, wait=False)
 
     def close(self, *, wait: bool) -> None:
-        """Shut down what was made here; with `wait`, return when what runs has ended.
+        """Shut down what was made here, for good; with `wait`, return when what runs has ended.
 
         Without it, processes are ended at once, and threads are left behind.
         """
-        if self._make is None:
-            return
+        self.is_closed = True
         with self._making:
             executor, self._executor = self._executor, None
-        if executor is None:
+        self._shut_down(executor, wait=wait)
+
+    def _shut_down(self, executor: Executor | None, *, wait: bool) -> None:
+        if executor is None or self._make is None:
             return
         # A shutdown forgets its processes, and waits at the program's end for what they run.
         processes: dict[int, Any] = getattr(executor, "_processes", None) or {}
@@ -188,12 +233,16 @@ class Pool:
         future.add_done_callback(lambda done: self._ended.put((token, done)))
 
     def next_ended(self, timeout_seconds: float) -> Ended | None:
-        """The next call that has ended; `None` after the timeout."""
+        """The next call that has ended; `None` after the timeout.
+
+        Errors: `OutageError` where the executor dropped a call.
+        """
         with contextlib.suppress(queue.Empty):
             while True:
                 token, future = self._ended.get(timeout=timeout_seconds)
                 # The late end of a call that was given up is nobody's.
                 if self._running.get(token) is future:
+                    self._engine.refuse_dropped(future)
                     del self._running[token]
                     return Ended(token, *outcome(future), self._engine.has_broken(future))
         return None
@@ -233,7 +282,6 @@ class Pool:
 def outcome(future: Future[Any]) -> tuple[Any, BaseException | None]:
     """What a call that has ended returned, and what it raised instead."""
     try:
-        value = future.result()
+        return far.opened(future.result()), None
     except BaseException as error:  # it is for whoever handed the call in
         return None, error
-    return (None, value.error) if isinstance(value, far.Raised) else (value, None)

@@ -448,10 +448,24 @@ def test_the_event_loop_never_waits_for_a_disk(
             progress=False,
         )
         async def job(batch: milepost.Batch) -> None:
-            async for _ in batch.map(echo, range(5)):
-                pass
+            assert await batch.aadd_many(number for number in range(3)) == 3
+            async for number, _ in batch.map(echo, range(2, 5)):
+                if number < 5:
+                    await batch.aadd(number + 10, key=f"found at {number}")
 
-        await job.run_async()
+        result = await job.run_async()
+        assert result.statistics.total_items_processed == 3 * (5 + 5)
+
+        growing = milepost.resume(
+            [0], "growing", store=tmp_path, durability=durability, progress=False
+        )
+        found: list[int] = []
+        async for number in growing:
+            found.append(number)
+            if number < 4:
+                await growing.aadd_many([number + 1, number])
+                assert not await growing.aadd(number + 1)
+        assert found == [0, 1, 2, 3, 4]
 
     run(work())
     assert syncs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,10 @@ import pytest
 
 import milepost
 from milepost import BatchStatus, ItemStatus, Outcome
-from milepost.session.session import Session
+from milepost.session.writer import Writer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 QUICK = milepost.Backoff(first_seconds=0.0)
@@ -24,7 +25,7 @@ def same(item: int) -> int:
     return item
 
 
-def never(_session: Session) -> bool:
+def never(_writer: Writer) -> bool:
     return False
 
 
@@ -73,7 +74,7 @@ def test_what_was_taken_for_a_cancelled_task_comes_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Every recording goes aside, so that a cancel can meet it.
-    monkeypatch.setattr(Session, "answers_at_once", never)
+    monkeypatch.setattr(Writer, "takes_at_once", never)
 
     async def crawl(batch: milepost.Batch) -> list[int]:
         items = batch.items(range(10))
@@ -114,7 +115,7 @@ def test_items_found_on_the_way_and_left_keep_a_batch_from_ending_well(tmp_path:
         assert again.complete() is BatchStatus.COMPLETED
 
 
-def _each(items: Any) -> Iterator[int]:
+def _each(items: Any) -> Iterator[Any]:
     yield from items
 
 
@@ -207,7 +208,7 @@ def test_what_is_left_by_a_second_verdict_stays(tmp_path: Path) -> None:
     assert progress.status_of(2) is ItemStatus.FAILED
 
 
-@pytest.mark.parametrize("after", [-1, float("nan"), 1e308])
+@pytest.mark.parametrize("after", [-1, float("nan"), 1e308, True])
 def test_no_wait_is_longer_than_anybody_waits(after: float) -> None:
     with pytest.raises(milepost.ConfigurationError, match="after is"):
         milepost.Retry(after=after)
@@ -245,3 +246,424 @@ def test_a_store_that_others_are_making_just_now_is_no_folder_of_other_things(
 ) -> None:
     (tmp_path / "MILEPOST.1234.tmp").write_bytes(b"")
     assert [item for item, _ in mapped(range(3), tmp_path, workers=1)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("field", ["first_seconds", "factor", "seconds_max"])
+@pytest.mark.parametrize("number", [-1, float("nan"), float("inf"), True, "1"])
+def test_a_backoff_of_numbers_that_cannot_be_is_refused(field: str, number: Any) -> None:
+    with pytest.raises(milepost.ConfigurationError, match=f"{field} is"):
+        milepost.Backoff(**{field: number})
+
+
+def test_nothing_is_no_item_to_add(tmp_path: Path) -> None:
+    with milepost.Store(tmp_path).session("work") as session:
+        batch = session.start_batch("b")
+        with pytest.raises(milepost.EncodingError, match="None is no item"):
+            batch.add(None, key="k")
+        assert batch.progress.items_added == 0
+
+
+# What is in the source and was found on the way as well.
+
+
+@pytest.mark.parametrize("shape", ["loop", "chunk", "map", "async map"])
+def test_what_is_in_the_source_and_was_found_too_runs_once(tmp_path: Path, shape: str) -> None:
+    ran: list[int] = []
+
+    async def note(item: int) -> int:
+        ran.append(item)
+        return item
+
+    async def in_tasks(batch: milepost.Batch) -> None:
+        async for _ in batch.map(note, range(2, 5), workers=9):
+            pass
+
+    with milepost.Store(tmp_path).session("work") as session:
+        batch = session.start_batch("b")
+        batch.add_many(range(3))  # 2 is in the source below as well
+        if shape == "loop":
+            ran += _each(batch.items(range(2, 5)))
+        elif shape == "chunk":
+            for chunk in _each(batch.items(range(2, 5), chunk=9)):
+                ran += chunk
+        elif shape == "map":
+            ran += [item for item, _ in _each(batch.map(same, range(2, 5), workers=9))]
+        else:
+            asyncio.run(in_tasks(batch))
+        assert sorted(ran) == [0, 1, 2, 3, 4]
+        assert batch.complete() is BatchStatus.COMPLETED
+
+
+@pytest.mark.parametrize("shape", ["loop", "map"])
+def test_what_failed_and_is_in_the_source_and_was_found_is_tried_once_more(
+    tmp_path: Path, shape: str
+) -> None:
+    source = ["a", "c", "b"]
+    loop = milepost.resume(source, "work", store=tmp_path, progress=False)
+    for item in loop:
+        if item == "a":
+            loop.add("b")
+        if item == "b":
+            loop.fail(TimeoutError("once"))
+    ran: list[str] = []
+    if shape == "loop":
+        loop = milepost.resume(source, "work", store=tmp_path, progress=False)
+        out = loop.open(tmp_path / "rows.txt")
+        for item in loop:
+            ran.append(item)
+            out.write(f"{item}\n")
+    else:
+        work = mapped(source, tmp_path, workers=3)
+        out = work.open(tmp_path / "rows.txt")
+        for item, _ in work:
+            ran.append(item)
+            out.write(f"{item}\n")
+    assert ran == ["b"]
+    assert (tmp_path / "rows.txt").read_text() == "b\n"
+
+
+def test_what_waits_for_a_further_try_is_not_found_meanwhile(tmp_path: Path) -> None:
+    calls: list[str] = []
+    work: Any = None
+
+    def function(item: str) -> str:
+        calls.append(item)
+        if item == "a":
+            work.add("b")  # the source has it, too
+        if item == "b" and calls.count("b") == 1:
+            raise milepost.Retry("not yet", after=0.05)
+        return item
+
+    work = mapped(["a", "b"], tmp_path, function=function, workers=1)
+    assert sorted(item for item, _ in work) == ["a", "b"]
+    assert calls == ["a", "b", "b"]
+
+
+def test_many_that_were_met_are_forgotten_when_they_are_done(tmp_path: Path) -> None:
+    count = 2_000
+    loop = milepost.resume([0, *range(0, count, 2)], "work", store=tmp_path, progress=False)
+    ran: list[int] = []
+    for item in loop:
+        ran.append(item)
+        loop.add_many([item, item + 1, item + 2])
+        if item >= count:
+            break
+    assert ran == [*range(0, count, 2), *range(1, count, 2), count]
+
+
+# Functions that only seem to do the work.
+
+
+def lazily(item: int) -> Iterator[int]:
+    yield item
+
+
+async def later(item: int) -> int:
+    return item
+
+
+async def lazily_later(item: int) -> AsyncIterator[int]:
+    yield item
+
+
+@pytest.mark.parametrize("function", [lazily, lazily_later])
+def test_a_generator_function_is_no_function_to_map(tmp_path: Path, function: Any) -> None:
+    with pytest.raises(TypeError, match="generator function"):
+        mapped(range(3), tmp_path, function=function)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("function", [lazily, lazily_later, later])
+def test_what_has_yet_to_be_run_is_no_result(tmp_path: Path, function: Any) -> None:
+    def call(item: int) -> Any:
+        return function(item)  # not seen by who looks at what was handed in
+
+    work = mapped([0], tmp_path, function=call, workers=1)
+    with pytest.raises(TypeError, match="so nothing was done"):
+        for _ in work:
+            pass
+    with pytest.raises(TypeError, match="so nothing was done"):
+        asyncio.run(in_tasks(function, tmp_path))
+    progress = milepost.Store(tmp_path).load_progress("work").active_batches[0]
+    assert (progress.items_processed, progress.items_failed) == (0, 0)
+
+
+async def in_tasks(function: Any, store: Path) -> None:
+    async def work(item: int) -> Any:
+        return function(item)
+
+    async for _ in mapped([0], store, function=work):
+        pass
+
+
+# Sources that break.
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_a_source_that_breaks_costs_no_map_what_is_in_hand(tmp_path: Path, is_async: bool) -> None:
+    calls: list[int] = []
+
+    def source() -> Iterator[int]:
+        yield from range(10)
+        raise ConnectionError("the listing broke off")
+
+    def function(item: int) -> int:
+        calls.append(item)
+        return item
+
+    async def function_async(item: int) -> int:
+        await asyncio.sleep(0)
+        return function(item)
+
+    async def run() -> list[int]:
+        found: list[int] = []
+        with pytest.raises(ConnectionError):
+            async for item, _ in mapped(source(), tmp_path, function=function_async):
+                found.append(item)
+        return found
+
+    found: list[int] = []
+    if is_async:
+        found = asyncio.run(run())
+    else:
+        with pytest.raises(ConnectionError):
+            for item, _ in mapped(source(), tmp_path, function=function):
+                found.append(item)
+    assert sorted(found) == list(range(10))
+    assert [item for item, _ in mapped(numbers(12), tmp_path)] == [10, 11]
+    assert sorted(calls) == list(range(10))
+
+
+@pytest.mark.parametrize("where", ["source", "key"])
+def test_a_loop_in_a_batch_that_broke_is_not_taken_for_its_end(tmp_path: Path, where: str) -> None:
+    def source() -> Iterator[int]:
+        yield from range(3)
+        if where == "source":
+            raise ConnectionError("the listing broke off")
+        yield 3
+
+    def key(item: int) -> int:
+        if item == 3:
+            raise ConnectionError("no key")
+        return item
+
+    @milepost.job("work", batches=["b"], store=tmp_path, attempts=1)
+    def work(batch: milepost.Batch) -> None:
+        items = batch.items(source(), key=key)
+        for _ in range(3):
+            next(items)
+        with pytest.raises(ConnectionError):
+            next(items)
+        assert batch.is_done(2)
+        next(items)
+
+    assert "this loop ended with ConnectionError" in work.run(progress=False).failures["b"]
+
+
+def test_an_async_generator_that_was_cancelled_is_not_taken_for_its_end(tmp_path: Path) -> None:
+    async def source() -> AsyncIterator[int]:
+        yield 0
+        await asyncio.Event().wait()
+        yield 1
+
+    async def pull(items: Any) -> int:
+        async with asyncio.timeout(0.01):
+            number: int = await anext(items)
+            return number
+
+    async def run(batch: milepost.Batch) -> None:
+        items = batch.items(source())
+        assert await anext(items) == 0
+        with pytest.raises(TimeoutError):
+            await pull(items)
+        with pytest.raises(milepost.ClosedError, match="ended with CancelledError"):
+            await anext(items)
+
+    with milepost.Store(tmp_path).session("work") as session:
+        asyncio.run(run(session.start_batch("b")))
+
+
+@pytest.mark.parametrize("error", [StopIteration, StopAsyncIteration])
+def test_a_key_function_that_would_end_a_loop_is_an_error(
+    tmp_path: Path, error: type[Exception]
+) -> None:
+    def key(item: int) -> int:
+        if item == 2:
+            raise error
+        return item
+
+    loop = milepost.resume(range(5), "work", key=key, store=tmp_path, progress=False)
+    with pytest.raises(RuntimeError, match=rf"key= raised {error.__name__} for 2"):
+        for _ in loop:
+            pass
+
+
+# Whose error it is, and whose row.
+
+
+def test_an_error_of_another_session_is_the_items(tmp_path: Path) -> None:
+    def function(item: int) -> int:
+        if item == 1:
+            other = milepost.Store(tmp_path / "other").session("other")
+            other.close()
+            other.set_data(1)
+        if item == 2:
+            milepost.resume(range(2), "inner", store=tmp_path / "other", progress=False).open(
+                tmp_path / "nowhere" / "rows.txt"
+            )
+        return item
+
+    work = mapped(range(5), tmp_path, function=function, workers=1)
+    assert [item for item, _ in work] == [0, 3, 4]
+    assert work.failed == 2
+
+
+def test_an_error_of_its_own_session_is_no_items(tmp_path: Path) -> None:
+    work: Any = None
+
+    def function(item: int) -> int:
+        if item == 2:
+            work.session.close()
+            work.add("more")
+        return item
+
+    work = mapped(range(5), tmp_path, function=function, workers=1)
+    with pytest.raises(milepost.ClosedError):
+        for _ in work:
+            pass
+    progress = milepost.Store(tmp_path).load_progress("work").active_batches[0]
+    assert progress.items_failed == 0
+
+
+def test_what_a_try_left_behind_writes_no_row_of_the_next(tmp_path: Path) -> None:
+    tries: list[int] = []
+    late: list[str] = []
+    go_on = asyncio.Event()
+
+    async def part(out: milepost.Output) -> None:
+        await go_on.wait()
+        try:
+            out.write("of the first try\n")
+        except milepost.ClosedError:
+            late.append("refused")
+
+    async def run() -> None:
+        left: list[asyncio.Task[None]] = []
+
+        async def function(item: str) -> str:
+            tries.append(len(tries))
+            if len(tries) == 1:
+                left.append(asyncio.create_task(part(out)))
+                raise TimeoutError("once")
+            go_on.set()
+            await left[0]
+            out.write(f"{item}\n")
+            return item
+
+        work = mapped(["a"], tmp_path, function=function, backoff=QUICK)
+        out = await work.aopen(tmp_path / "rows.txt")
+        async for _ in work:
+            pass
+
+    asyncio.run(run())
+    assert late == ["refused"]
+    assert (tmp_path / "rows.txt").read_text() == "a\n"
+
+
+def test_a_row_of_what_is_acknowledged_already_is_refused(tmp_path: Path) -> None:
+    late: list[str] = []
+
+    async def run() -> None:
+        acknowledged = asyncio.Event()
+        left: list[asyncio.Task[None]] = []
+
+        async def afterwards() -> None:
+            await acknowledged.wait()
+            with pytest.raises(milepost.ClosedError):
+                out.write("late\n")
+            late.append("refused")
+
+        async def function(item: int) -> int:
+            if item == 0:
+                left.append(asyncio.create_task(afterwards()))
+            return item
+
+        work = mapped(range(3), tmp_path, function=function, workers=1)
+        out = await work.aopen(tmp_path / "rows.txt")
+        async for item, _ in work:
+            if item == 1:
+                acknowledged.set()
+                await left[0]
+
+    asyncio.run(run())
+    assert late == ["refused"]
+    assert (tmp_path / "rows.txt").read_text() == ""
+
+
+# Loops that are left, and others after them.
+
+
+@pytest.mark.parametrize("how", ["error", "timeout"])
+def test_what_a_left_loop_had_found_is_given_out_by_the_next_one(tmp_path: Path, how: str) -> None:
+    ran: list[str] = []
+
+    async def with_timeout(batch: milepost.Batch) -> None:
+        try:
+            async with asyncio.timeout(0.01):
+                async for item in batch.items():
+                    ran.append(item)
+                    await asyncio.Event().wait()
+        except TimeoutError:
+            pass
+        ran.extend([item async for item in batch.items()])
+
+    def with_error(batch: milepost.Batch) -> None:
+        try:
+            for item in batch.items():
+                ran.append(item)
+                raise ConnectionError("once")
+        except ConnectionError:
+            pass
+        ran.extend(_each(batch.items()))
+
+    with milepost.Store(tmp_path).session("work") as session:
+        batch = session.start_batch("b")
+        batch.add_many(["a", "b"])
+        if how == "timeout":
+            asyncio.run(with_timeout(batch))
+        else:
+            with_error(batch)
+        assert ran == ["a", "a", "b"]
+        assert batch.complete() is BatchStatus.COMPLETED
+
+
+def test_tasks_may_open_several_outputs_at_once(tmp_path: Path) -> None:
+    async def run() -> None:
+        loop = milepost.resume("ab", "work", store=tmp_path / "s", progress=False)
+        names = ["one", "two", "three"]
+        outs = await asyncio.gather(*(loop.aopen(tmp_path / name) for name in names))
+        async for item in loop:
+            for out in outs:
+                out.write(item)
+
+    asyncio.run(run())
+    assert (tmp_path / "three").read_text() == "ab"
+
+
+def test_a_loop_that_ends_where_no_thread_can_be_started_ends_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "milepost-leaving":
+            raise RuntimeError("can't start new thread")
+        plain(thread)
+
+    async def run() -> None:
+        async for _ in milepost.resume("ab", "work", store=tmp_path, progress=False):
+            break
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    asyncio.run(run())
+    assert milepost.Store(tmp_path).view("work").judgement.status is milepost.SessionStatus.STOPPED

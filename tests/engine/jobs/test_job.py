@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import milepost
-from milepost import Backoff, Batch, Job, Outcome, SessionStatus
+from milepost import Backoff, Batch, ItemStatus, Job, Outcome, SessionStatus
+from milepost.journal.writer import JournalWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -379,13 +380,34 @@ def test_results_of_many_workers_share_syncs(tmp_path: Path) -> None:
     assert len(state.completed_batches) == 60
 
 
-def test_an_error_of_the_store_ends_the_run(tmp_path: Path) -> None:
-    def work(batch: Batch) -> None:
+@pytest.mark.parametrize("workers", [1, 4])
+def test_an_error_of_the_store_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    def full(*_: object) -> None:
+        monkeypatch.undo()
         raise milepost.StorageFullError("no room left", operation="write", path="journal")
 
+    def work(batch: Batch) -> None:
+        if batch.key == "a":
+            monkeypatch.setattr(JournalWriter, "append", full)
+            batch.update_item("x", ItemStatus.COMPLETED)
+
     with pytest.raises(milepost.StorageFullError):
-        run(make(work, tmp_path))
-    assert view(tmp_path).judgement.status is SessionStatus.INTERRUPTED
+        run(make(work, tmp_path, workers=workers))
+    found = view(tmp_path)
+    assert found.judgement.status is SessionStatus.INTERRUPTED
+    assert found.state.failed_batches == {}
+    assert run(make(lambda _: None, tmp_path, workers=workers)).outcome is Outcome.COMPLETED
+
+
+def test_an_error_of_another_store_is_the_bodys(tmp_path: Path) -> None:
+    def work(batch: Batch) -> None:
+        if batch.key == "a":
+            raise milepost.StorageFullError("no room left", operation="write", path="elsewhere")
+
+    result = run(make(work, tmp_path, attempts=1))
+    assert list(result.failures) == ["a"]
 
 
 def test_a_store_may_be_named_when_it_is_run(tmp_path: Path) -> None:

@@ -356,7 +356,7 @@ def test_an_exception_in_a_with_block_is_recorded_on_the_item(tmp_path: Path) ->
     assert view(tmp_path).judgement.status is SessionStatus.INTERRUPTED
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, milepost.ClosedError])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_what_is_no_items_fault_ends_the_loop(tmp_path: Path, error: type[BaseException]) -> None:
     def work(number: int) -> int:
         if number == 5:

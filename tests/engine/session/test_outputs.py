@@ -25,7 +25,10 @@ from milepost.errors import (
     StorageFullError,
     SupersededError,
 )
+from milepost.model.state import Execution, SessionState
+from milepost.session.outputs import Slip, all_ended, in_function
 from milepost.storage.directory import LocalDirectory
+from milepost.types import Outcome
 from support.faults import in_child
 from support.recording import Recording
 
@@ -85,6 +88,22 @@ def test_rows_are_text_or_bytes_of_an_item_in_hand(tmp_path: Path, rows: Path) -
     with pytest.raises(ClosedError, match="no item is in hand"):
         out.write("too late\n")
     assert rows.read_bytes() == b""
+
+
+def test_an_item_that_is_acknowledged_takes_no_more_rows(tmp_path: Path, rows: Path) -> None:
+    items = crawl(tmp_path, "ab")
+    out = items.open(rows)
+    next(items)
+    slip = Slip(items.session.outputs)
+    token = in_function.set(slip)
+    try:
+        out.write("in time\n")
+        slip.close()
+        with pytest.raises(ClosedError, match=r"is acknowledged or given up already: .*rows\.txt"):
+            out.write("too late\n")
+    finally:
+        in_function.reset(token)
+    items.close()
 
 
 def test_what_is_not_completed_leaves_no_row(tmp_path: Path, rows: Path) -> None:
@@ -357,12 +376,247 @@ def test_a_file_that_somebody_else_writes_is_not_written_on(tmp_path: Path, rows
             if item == "b":
                 rows.write_bytes(rows.read_bytes() + b"mine")
     assert rows.read_bytes() == b"amine"
-    # What stands behind the acknowledged rows was never acknowledged, whoever wrote it.
+    # The run ended by itself, so what stands behind its rows is still not ours.
+    with pytest.raises(DamagedError, match="has 4 bytes behind the 1 that were acknowledged"):
+        crawl(tmp_path, "abc").open(rows)
+    assert rows.read_bytes() == b"amine"
+    os.truncate(rows, 1)
     items = crawl(tmp_path, "abc")
     out = items.open(rows)
     for item in items:
         out.write(item)
     assert rows.read_bytes() == b"abc"
+
+
+def some(folder: Path, rows: Path, most: int, *, kill: bool = False) -> None:
+    """Acknowledge some of the letters, and stop; or be killed with a row more in the file."""
+
+    def body(_tell: Callable[[bytes], None]) -> None:
+        items = crawl(folder, "abcdefgh")
+        out = items.open(rows)
+        for done, item in enumerate(items):
+            if done == most and kill:
+                rows.write_bytes(rows.read_bytes() + b"torn")
+                os._exit(0)
+            if done == most:
+                break
+            out.write(item)
+        items.close()
+
+    assert in_child(body).code == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_what_somebody_appended_between_two_runs_is_not_cut_off(tmp_path: Path, rows: Path) -> None:
+    some(tmp_path, rows, 2)
+    some(tmp_path, rows, 1)
+    assert rows.read_bytes() == b"abc"
+    rows.write_bytes(b"abc, a note")
+    items = crawl(tmp_path, "abcdefgh")
+    with pytest.raises(DamagedError, match="has 8 bytes behind the 3 that were") as caught:
+        items.open(rows)
+    assert "cut this one to 3 bytes" in caught.value.hint
+    items.close()
+    assert rows.read_bytes() == b"abc, a note"
+    rows.write_bytes(b"abc")
+    some(tmp_path, rows, 9)
+    assert rows.read_bytes() == b"abcdefgh"
+
+
+def test_a_session_that_only_opened_a_file_does_not_cut_off_anothers_rows(
+    tmp_path: Path, rows: Path
+) -> None:
+    store = store_in(tmp_path)
+    one = milepost.resume("abc", "one", store=store, progress=False)
+    one.open(rows)
+    one.close()
+    two = milepost.resume("def", "two", store=store, progress=False)
+    out = two.open(rows)
+    for item in two:
+        out.write(item)
+    one = milepost.resume("abc", "one", store=store, progress=False)
+    with pytest.raises(DamagedError, match="has 3 bytes behind the 0 that were") as caught:
+        one.open(rows)
+    assert caught.value.hint == "move the file away, or use another name"
+    assert rows.read_bytes() == b"def"
+
+
+def _retry(store: milepost.Store) -> None:
+    store.retry("crawl")
+
+
+def _nothing(store: milepost.Store) -> None:
+    pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.parametrize("between", [_nothing, _retry])
+@pytest.mark.parametrize("runs", [0, 1])
+def test_what_a_kill_left_is_cut_off_also_by_a_later_run(
+    tmp_path: Path, rows: Path, between: Callable[[milepost.Store], None], runs: int
+) -> None:
+    some(tmp_path, rows, 2)
+    some(tmp_path, rows, 1, kill=True)
+    assert rows.read_bytes() == b"abctorn"
+    between(store_in(tmp_path))
+    for _ in range(runs):  # one that ends by itself and never opens the file
+        items = crawl(tmp_path, "abcdefgh")
+        next(items)
+        items.close()
+    some(tmp_path, rows, 9)
+    assert rows.read_bytes() == b"abcdefgh"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_what_a_restore_left_is_cut_off_also_by_a_later_run(tmp_path: Path, rows: Path) -> None:
+    store = store_in(tmp_path)
+    some(tmp_path, rows, 2)
+    version = max(each.version for each in store.versions("crawl"))
+    some(tmp_path, rows, 2)
+    store.restore("crawl", version)
+    items = crawl(tmp_path, "abcdefgh")  # it does not open the file
+    next(items)
+    items.close()
+    assert rows.read_bytes() == b"abcd"
+    some(tmp_path, rows, 9)
+    assert rows.read_bytes() == b"abcdefgh"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_what_a_restore_of_this_turn_left_is_cut_off(tmp_path: Path, rows: Path) -> None:
+    store = store_in(tmp_path)
+    some(tmp_path, rows, 2)
+    version = max(each.version for each in store.versions("crawl"))
+    some(tmp_path, rows, 2)
+    with store.session("crawl", execute=False) as session:
+        store.restore("crawl", version)
+        session.open_output(rows, lambda: None)
+    assert rows.read_bytes() == b"ab"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_copy_cuts_off_what_the_first_one_wrote_after_it(tmp_path: Path, rows: Path) -> None:
+    some(tmp_path, rows, 2)
+    (tmp_path / "copy").mkdir()
+    shutil.copytree(tmp_path / "store", tmp_path / "copy" / "store")
+    some(tmp_path, rows, 2)
+    shutil.copy(rows, tmp_path / "copy")
+    some(tmp_path / "copy", tmp_path / "copy" / "rows.txt", 9)
+    assert (tmp_path / "copy" / "rows.txt").read_bytes() == b"abcdefgh"
+
+
+def _state(*runs: tuple[int, Outcome | None], before: int = 0, forgotten: int = 0) -> SessionState:
+    executions = [
+        Execution(epoch, 0, "host", 1, ended_ns=1, outcome=outcome) for epoch, outcome in runs
+    ]
+    return SessionState(
+        "crawl", "uid", executions=executions, runs_before=before, executions_forgotten=forgotten
+    )
+
+
+def test_when_every_turn_was_a_run_with_an_end() -> None:
+    stopped, failed = Outcome.STOPPED, Outcome.FAILED
+    assert all_ended(_state((2, stopped), (3, failed)), 4)
+    assert not all_ended(_state(), 2), "nothing is known of a run that may have been"
+    assert not all_ended(_state((2, stopped), (3, None)), 4), "a death"
+    assert not all_ended(_state((2, None), (3, stopped)), 4), "a death before"
+    assert not all_ended(_state((2, stopped), (3, stopped)), 5), "a turn that was no run"
+    assert not all_ended(_state((2, stopped), (4, stopped)), 5), "the same, before"
+    assert not all_ended(_state((8, stopped), (9, stopped), forgotten=1), 10)
+    assert all_ended(_state((2, None), (5, stopped), before=1), 6), "it was begun anew since"
+    assert all_ended(_state((8, None), (9, stopped), before=4, forgotten=3), 10)
+    own = _state((2, stopped), (3, None))
+    own.executions[-1].ended_ns = None
+    assert all_ended(own, 3)
+    assert not all_ended(own, 4), "it died, and nobody has recorded that yet"
+
+
+# Gone, or not to be opened.
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.parametrize("opens", ["run", "retry"])
+def test_a_file_that_is_away_costs_no_acknowledged_item(
+    tmp_path: Path, rows: Path, opens: str
+) -> None:
+    some(tmp_path, rows, 5, kill=True)
+    rows.rename(tmp_path / "away.txt")
+    if opens == "retry":
+        store_in(tmp_path).retry("crawl")
+    with pytest.raises(DamagedError, match="is gone, and 5 bytes of it were acknowledged"):
+        crawl(tmp_path, "abcdefgh").open(rows)
+    assert not rows.exists()
+    assert store_in(tmp_path).view("crawl").findings == []
+    (tmp_path / "away.txt").rename(rows)
+    items = crawl(tmp_path, "abcdefgh")
+    out = items.open(rows)
+    seen: list[str] = []
+    for item in items:
+        seen.append(item)
+        out.write(item)
+    assert seen == ["f", "g", "h"]
+    assert rows.read_bytes() == b"abcdefgh"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_an_output_that_cannot_be_opened_locks_nobody_out(tmp_path: Path, rows: Path) -> None:
+    class Denied(Recording):
+        def open_output(self, path: str) -> int:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    some(tmp_path, rows, 3, kill=True)
+    store_in(tmp_path, Denied(str(tmp_path))).retry("crawl")
+    for make in (os.mkfifo, os.mkdir):
+        some(tmp_path, rows, 1, kill=True)
+        rows.rename(tmp_path / "away.txt")
+        make(rows)
+        store_in(tmp_path).retry("crawl")
+        items = crawl(tmp_path, "abcdefgh")
+        with pytest.raises(milepost.MilepostError, match=r"rows\.txt (is a folder|has 0 bytes)"):
+            items.open(rows)
+        items.close()
+        (rows.rmdir if rows.is_dir() else rows.unlink)()
+        (tmp_path / "away.txt").rename(rows)
+    some(tmp_path, rows, 9)
+    assert rows.read_bytes() == b"abcdefgh"
+
+
+# Where it is.
+
+
+def test_a_relative_path_from_another_folder_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sub").mkdir()
+    told: list[list[str]] = []
+    for folder in (tmp_path, tmp_path / "sub", tmp_path / "sub", tmp_path):
+        monkeypatch.chdir(folder)
+        items = crawl(tmp_path, "abcdefgh")
+        out = items.open("./rows.txt")
+        items.open(f"other-{len(told)}.txt")
+        next(items)
+        out.write("row")
+        items.close()
+        told.append([each for each in capsys.readouterr().err.splitlines() if "wrote" in each])
+    first, second = tmp_path / "rows.txt", tmp_path / "sub" / "rows.txt"
+    line = (
+        f"milepost: crawl: the output {second} is a new file; an earlier run wrote {first}:"
+        " a relative path counts from the current folder"
+    )
+    assert told == [[], [line], [], []]
+
+
+def test_a_program_that_changes_its_folder_is_told_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = crawl(tmp_path, "abcdefgh")
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        items.open("rows.txt")
+    items.close()
+    assert "rows.txt" not in capsys.readouterr().err
+    assert (tmp_path / "second" / "rows.txt").exists()
 
 
 def test_two_sessions_on_one_file_are_noticed(tmp_path: Path, rows: Path) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from milepost.errors import DamagedError, DurabilityLostError, StorageError, StorageFullError
-from milepost.storage.output import OutputFile, has_rows
+from milepost.storage.output import OutputFile, lacks_rows
 from milepost.storage.syscalls import OperatingSystem
 from support.recording import Recording
 
@@ -115,9 +115,21 @@ def test_what_stands_behind_the_known_rows_is_cut_off(
 ) -> None:
     path.write_bytes(ROWS + tail)
     file = OutputFile(str(path), system)
-    assert file.cut_back(4, 8, zlib.crc32(b"two\n")) == len(tail)
+    assert file.cut_back(4, 8, zlib.crc32(b"two\n"), may_be_ours=lambda: True) == len(tail)
     file.append(b"three\n")
     assert path.read_bytes() == ROWS + b"three\n"
+    file.close()
+
+
+def test_what_cannot_be_ours_is_not_cut_off(path: Path, system: Recording) -> None:
+    path.write_bytes(ROWS + b"mine\n")
+    file = OutputFile(str(path), system)
+    with pytest.raises(DamagedError, match="has 5 bytes behind the 8 that were") as caught:
+        file.cut_back(4, 8, zlib.crc32(b"two\n"), may_be_ours=lambda: False)
+    assert "cut this one to 8 bytes" in caught.value.hint
+    assert path.read_bytes() == ROWS + b"mine\n"
+    os.truncate(path, 8)  # as the hint says
+    assert file.cut_back(4, 8, zlib.crc32(b"two\n"), may_be_ours=lambda: False) == 0
     file.close()
 
 
@@ -131,7 +143,7 @@ def test_a_file_that_is_not_what_it_was_is_left_alone(
     path.write_bytes(found)
     file = OutputFile(str(path), system)
     with pytest.raises(DamagedError, match=reason) as caught:
-        file.cut_back(4, 8, zlib.crc32(b"two\n"))
+        file.cut_back(4, 8, zlib.crc32(b"two\n"), may_be_ours=lambda: True)
     assert caught.value.hint.startswith("put the file back")
     assert path.read_bytes() == found
     file.close()
@@ -223,9 +235,32 @@ def test_rows_are_taken_back_also_where_an_interruption_hid_them(path: Path) -> 
     file.close()
 
 
-def test_whether_rows_are_there(path: Path) -> None:
-    assert not has_rows(str(path), 0, 0, 0)
+def test_what_was_taken_back_is_off_the_disk(file: OutputFile, system: Recording) -> None:
+    file.append(ROWS)
+    file.sync()
+    file.take_back(4)
+    assert [each for each in system.calls if "folder" not in each][-2:] == [
+        "truncate rows.txt",
+        "fsync rows.txt",
+    ]
+    assert file.length_bytes == 4
+
+
+def test_whether_a_file_lacks_rows(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = (4, 8, zlib.crc32(b"two\n"))
+    assert not lacks_rows(str(path), *rows), "a file that is gone was not taken by a power cut"
+    path.mkdir()
+    assert not lacks_rows(str(path), *rows)
+    path.rmdir()
     path.write_bytes(ROWS)
-    assert has_rows(str(path), 4, 8, zlib.crc32(b"two\n"))
-    assert not has_rows(str(path), 4, 9, zlib.crc32(b"two\n"))
-    assert not has_rows(str(path), 0, 8, zlib.crc32(b"two\n"))
+    assert not lacks_rows(str(path), *rows)
+    assert lacks_rows(str(path), 4, 9, zlib.crc32(b"two\n"))
+    assert lacks_rows(str(path), 0, 8, zlib.crc32(b"two\n"))
+    path.write_bytes(b"")
+    assert lacks_rows(str(path), *rows)
+
+    def fail(descriptor: int, size: int, offset: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("milepost.storage.output._read_at", fail)
+    assert not lacks_rows(str(path), *rows), "what cannot be read is not known to be missing"

@@ -5,16 +5,23 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 import weakref
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from typing import Any
+from importlib.machinery import ModuleSpec
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from milepost.errors import ConfigurationError
-from milepost.work.executors import Threads
+from milepost.errors import ClosedError, ConfigurationError, OutageError
+from milepost.work import executors, far
+from milepost.work.executors import Threads, executor_named
 from milepost.work.pool import Engine, Pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytestmark = pytest.mark.usefixtures("no_thread_left")
 PATIENCE_SECONDS = 60.0
@@ -165,10 +172,195 @@ def test_a_maker_of_something_else() -> None:
         pool.submit("a", str)
 
 
-@pytest.mark.parametrize("name", ["thread", "dask://", "processes:4", ""])
+def test_one_that_was_closed_makes_nothing_and_takes_nothing() -> None:
+    made: list[Broken] = []
+
+    def make() -> Broken:
+        made.append(Broken())
+        return made[-1]
+
+    engine = Engine(make, 1)
+    future = engine.submit(str)
+    engine.close(wait=False)
+    future.set_exception(BrokenExecutor("its processes were ended"))
+    assert engine.has_broken(future)
+    engine.rebuild(engine.generation)
+    with pytest.raises(ClosedError):
+        engine.submit(str)
+    with pytest.raises(ClosedError):
+        _ = engine.executor
+    assert len(made) == 1
+
+
+def test_that_a_call_broke_is_seen_with_no_executor_there() -> None:
+    made: list[Broken] = []
+
+    def make() -> Broken:
+        made.append(Broken())
+        return made[-1]
+
+    engine = Engine(make, 1)
+    future = engine.submit(str)
+    future.set_exception(BrokenExecutor("a worker died"))
+    engine.rebuild(engine.generation)  # another one saw it first
+    assert engine.has_broken(future)
+    assert len(made) == 1
+    engine.close(wait=False)
+
+
+def test_a_late_look_at_a_break_spares_the_new_one() -> None:
+    engine = Engine(lambda: Threads(1), 1)
+    before = engine.generation
+    assert engine.submit(str, 1).result(PATIENCE_SECONDS) == "1"
+    engine.rebuild(before)
+    good = engine.executor
+    engine.rebuild(before)
+    assert engine.executor is good
+    engine.close(wait=True)
+
+
+def test_a_call_that_the_executor_dropped_is_an_outage() -> None:
+    lent = Broken()
+    pool = Pool(lent, 1)
+    pool.submit("a", str)
+    lent.calls[0].cancel()
+    with pytest.raises(OutageError, match="the executor dropped what it had in hand"):
+        pool.next_ended(PATIENCE_SECONDS)
+    pool.close(wait=False)
+
+
+def test_a_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = Threads(2)
+    ran: list[str] = []
+    with monkeypatch.context() as patch:
+
+        def fail(thread: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="start new thread"):
+            threads.submit(ran.append, "refused")
+    threads.submit(ran.append, "taken").result(PATIENCE_SECONDS)
+    threads.shutdown(wait=True)
+    assert ran == ["taken"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "thread",
+        "dask://",
+        "dask://x",
+        "dask://x:",
+        "dask://:8786",
+        "dask://127.0.0.1:notaport",
+        "dask://127.0.0.1:0",
+        "dask://127.0.0.1:65536",
+        "dask://tcp://127.0.0.1:8786",
+        "dask://127.0.0.1:8786/status",
+        "processes:4",
+        "",
+    ],
+)
 def test_a_name_of_no_executor(name: str) -> None:
     with pytest.raises(ConfigurationError, match="threads, processes or dask"):
         Pool(name, 1)
+
+
+class FakeClient:
+    """A Dask client as far as it is used here."""
+
+    def __init__(self, address: str, timeout: float) -> None:
+        self.status = "running"
+        self.scheduler: Any = SimpleNamespace(address=address)
+        self.was_closed = threading.Event()
+
+    def get_executor(self, **options: Any) -> Executor:
+        executor = Broken()
+        vars(executor)["_client"] = self
+        return executor
+
+    def lose(self) -> None:
+        self.status = "closed"
+        self.scheduler = None
+
+    def close(self) -> None:
+        self.was_closed.set()
+
+
+def dask(monkeypatch: pytest.MonkeyPatch, make: Callable[..., Any]) -> None:
+    """Have a module stand for Dask."""
+    module = ModuleType("distributed")
+    module.__spec__ = ModuleSpec("distributed", None)
+    vars(module)["Client"] = make
+    monkeypatch.setitem(sys.modules, "distributed", module)
+
+
+@pytest.mark.parametrize("is_lent", [False, True])
+def test_a_scheduler_that_is_gone_is_told_with_its_address(
+    monkeypatch: pytest.MonkeyPatch, is_lent: bool
+) -> None:
+    client = FakeClient("tcp://127.0.0.1:8786", 1)
+    dask(monkeypatch, lambda *args, **options: client)
+    engine = Engine(client.get_executor() if is_lent else "dask://127.0.0.1:8786", 1)
+    engine.submit(str)
+    engine.check()
+    client.lose()
+    gone = "scheduler at tcp://127.0.0.1:8786 is gone"
+    with pytest.raises(OutageError, match=gone):
+        engine.check()
+    with pytest.raises(OutageError, match=gone):
+        engine.refuse_dropped(dropped())
+    engine.close(wait=False)
+
+
+def dropped() -> Future[Any]:
+    future: Future[Any] = Future()
+    future.cancel()
+    return future
+
+
+def test_what_a_lost_cluster_raises_for_a_call_is_an_outage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = FakeClient("tcp://127.0.0.1:8786", 1)
+    lent = client.get_executor()
+
+    def fail(*args: Any) -> Future[Any]:
+        raise RuntimeError("the client is closed")
+
+    monkeypatch.setattr(lent, "submit", fail)
+    engine = Engine(lent, 1)
+    with pytest.raises(RuntimeError, match="the client is closed"):
+        engine.submit(str)
+    client.lose()
+    with pytest.raises(OutageError, match="is gone"):
+        engine.submit(str)
+
+
+def test_a_scheduler_that_says_nothing_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = threading.Event()
+    client = FakeClient("tcp://127.0.0.1:8786", 1)
+
+    def make(*args: Any, **options: Any) -> FakeClient:
+        assert answers.wait(PATIENCE_SECONDS)
+        return client
+
+    dask(monkeypatch, make)
+    monkeypatch.setattr(executors, "DASK_SECONDS", 0.05)
+    with pytest.raises(ConfigurationError, match=r"at 127\.0\.0\.1:8786: it takes connections"):
+        executor_named("dask://127.0.0.1:8786", 1)()
+    answers.set()
+    assert client.was_closed.wait(PATIENCE_SECONDS)  # it came after all, and is nobody's
+
+
+def test_what_a_client_raises_while_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **options: Any) -> Any:
+        raise TimeoutError("timed out trying")
+
+    dask(monkeypatch, refuse)
+    with pytest.raises(ConfigurationError, match="answers at x:1: timed out trying"):
+        executor_named("dask://x:1", 1)()
 
 
 class OddError(Exception):
@@ -181,6 +373,54 @@ class OddError(Exception):
 
 def fail_oddly(_: int) -> None:
     raise OddError(threading.Lock(), 4)
+
+
+class Unloadable:
+    """A result that pickles, and cannot be made again of that."""
+
+    def __init__(self, value: int) -> None:
+        self.value = value
+
+    def __reduce__(self) -> Any:
+        return Unloadable, ()
+
+
+def give(what: str) -> Any:
+    makers: dict[str, Callable[[], Any]] = {
+        "odd": lambda: Unloadable(1),
+        "function": lambda: give,
+        "no function": lambda: lambda: 1,
+        "data": lambda: {"a": [1, (2, None)]},
+    }
+    return makers[what]()
+
+
+def test_a_result_that_does_not_load_is_the_fault_of_its_call() -> None:
+    pool = Pool("processes", 1)
+    found: dict[str, Any] = {}
+    for what in ("odd", "no function", "function", "data"):
+        pool.submit(what, give, what)
+        ended = pool.next_ended(PATIENCE_SECONDS)
+        assert ended is not None
+        assert not ended.is_break
+        found[what] = ended.error or ended.value
+    assert isinstance(found["odd"], TypeError)
+    assert "pickle" in str(found["no function"])
+    assert found["function"] is give
+    assert found["data"] == {"a": [1, (2, None)]}
+    pool.close(wait=True)
+
+
+@pytest.mark.parametrize("value", [None, True, 1, 1.5, "a", b"a", [1], {"a": 1}])
+def test_a_result_comes_back_as_it_was(value: Any) -> None:
+    assert far.opened(far.call(lambda: value)) == value
+
+
+def test_a_result_that_pickle_cannot_take_travels_as_the_executor_has_it() -> None:
+    def local() -> None: ...
+
+    assert far.call(lambda: local) is local
+    assert far.opened(local) is local
 
 
 def die(_: int) -> None:

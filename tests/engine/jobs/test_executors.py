@@ -1,0 +1,406 @@
+"""Jobs and their executors: what is an executor's fault is no batch's."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+)
+from multiprocessing import get_context
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import milepost
+from milepost.jobs import workers as workers_module
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+PATIENCE_SECONDS = 60.0
+KEYS = ["a", "b", "c", "d"]
+COMPLETED = milepost.ItemStatus.COMPLETED
+
+
+def work(batch: Any) -> Any:
+    return [(f"item of {batch.key}", COMPLETED)]
+
+
+def run(
+    store: Path,
+    executor: Any = None,
+    *,
+    function: Callable[[Any], Any] = work,
+    workers: int = 2,
+    in_loop: bool = False,
+    **options: Any,
+) -> milepost.JobResult:
+    job = milepost.job("work", batches=KEYS, workers=workers, store=store, executor=executor)(
+        function
+    )
+    if in_loop:
+        return asyncio.run(job.run_async(progress=False, **options))
+    return job.run(progress=False, **options)
+
+
+def state_of(store: Path) -> milepost.SessionState:
+    return milepost.Store(store).load_progress("work")
+
+
+def goes_on(store: Path) -> None:
+    """Nothing was failed, and a run with an executor that works does it all."""
+    assert not state_of(store).failed_batches
+    result = run(store, "threads")
+    assert (result.exit_code, result.completed) == (0, len(KEYS))
+    assert state_of(store).total_items_processed == len(KEYS)
+
+
+class Fake(Executor):
+    """An executor whose calls end as the test says."""
+
+    def __init__(self, end: Callable[[Future[Any]], object]) -> None:
+        self._end = end
+        self.calls: list[Future[Any]] = []
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        self.calls.append(future)
+        self._end(future)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        for each in self.calls:
+            if not each.done():
+                each.set_exception(BrokenExecutor("its processes were ended"))
+
+
+def broken() -> Fake:
+    return Fake(lambda future: future.set_exception(BrokenExecutor("a worker died")))
+
+
+def dropping() -> Fake:
+    def drop(future: Future[Any]) -> None:
+        future.cancel()
+
+    return Fake(drop)
+
+
+def fail_to_make() -> Executor:
+    raise OSError(12, "cannot fork")
+
+
+def make_something_else() -> Any:
+    return 5
+
+
+# What an executor does wrong.
+
+
+@pytest.mark.parametrize("in_loop", [False, True])
+@pytest.mark.parametrize(
+    ("make", "error"), [(fail_to_make, OSError), (make_something_else, TypeError)]
+)
+def test_one_that_cannot_be_made_ends_the_run_before_any_batch(
+    tmp_path: Path, make: Any, error: type[Exception], in_loop: bool
+) -> None:
+    with pytest.raises(error):
+        run(tmp_path, make, in_loop=in_loop)
+    assert not state_of(tmp_path).active_batches
+    goes_on(tmp_path)
+
+
+@pytest.mark.parametrize("in_loop", [False, True])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_lent_one_that_broke(tmp_path: Path, workers: int, in_loop: bool) -> None:
+    with pytest.raises(milepost.ConfigurationError, match="the executor broke"):
+        run(tmp_path, broken(), workers=workers, in_loop=in_loop)
+    goes_on(tmp_path)
+
+
+def kill(batch: milepost.RemoteBatch) -> Any:
+    if batch.key == "b":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return work(batch)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
+def test_a_lent_pool_whose_process_was_killed(tmp_path: Path) -> None:
+    with (
+        ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool,
+        pytest.raises(milepost.ConfigurationError, match="the executor broke"),
+    ):
+        run(tmp_path, pool, function=kill)
+    goes_on(tmp_path)
+
+
+@pytest.mark.parametrize("in_loop", [False, True])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_a_lent_one_that_was_shut_down(tmp_path: Path, workers: int, in_loop: bool) -> None:
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        run(tmp_path, pool, workers=workers, in_loop=in_loop)
+    goes_on(tmp_path)
+
+
+def test_one_that_cannot_be_made_anew(tmp_path: Path) -> None:
+    makers: list[Callable[[], Executor]] = [broken, fail_to_make]
+
+    def make() -> Executor:
+        return makers.pop(0)()
+
+    with pytest.raises(OSError, match="cannot fork"):
+        run(tmp_path, make, workers=1)
+    goes_on(tmp_path)
+
+
+@pytest.mark.parametrize("in_loop", [False, True])
+def test_one_that_drops_its_calls_is_an_outage(tmp_path: Path, in_loop: bool) -> None:
+    with pytest.raises(milepost.OutageError, match="dropped"):
+        run(tmp_path, dropping(), in_loop=in_loop)
+    goes_on(tmp_path)
+
+
+def test_a_map_over_one_that_drops_its_calls_fails_no_item(tmp_path: Path) -> None:
+    items = milepost.map(
+        str, KEYS, "map", store=tmp_path, executor=dropping(), attempts=1, progress=False
+    )
+    with pytest.raises(milepost.OutageError, match="dropped"):
+        next(items)
+    again = milepost.map(str, KEYS, "map", store=tmp_path, progress=False)
+    assert sorted(item for item, _ in again) == KEYS
+    assert not again.failed
+
+
+def test_what_the_function_raises_is_still_its_own(tmp_path: Path) -> None:
+    def fail(batch: Any) -> Any:
+        raise BrokenExecutor("a pool of its own")
+
+    result = run(tmp_path, "threads", function=fail, attempts=1, give_up_after=0)
+    assert sorted(result.failures) == KEYS
+
+
+def test_a_thread_that_cannot_be_started_is_no_batchs_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name.startswith("milepost-map"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(RuntimeError, match="start new thread"):
+            run(tmp_path, in_loop=True)
+    goes_on(tmp_path)
+
+
+# After the end.
+
+
+def test_a_run_that_has_ended_hands_nothing_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first call fails, which is an outage; the second hangs until the run has ended."""
+    monkeypatch.setattr(workers_module, "GRACE_SECONDS", 0.05)
+    made: list[Fake] = []
+    both = threading.Barrier(2)
+
+    def end(future: Future[Any]) -> None:
+        if both.wait(PATIENCE_SECONDS) == 0:
+            future.set_exception(ValueError("it"))
+
+    def make() -> Fake:
+        made.append(Fake(end))
+        return made[-1]
+
+    with pytest.raises(milepost.OutageError):
+        run(tmp_path, make, attempts=1, give_up_after=1)
+    left = [each for each in threading.enumerate() if each.name.startswith("milepost-worker")]
+    for thread in left:
+        thread.join(PATIENCE_SECONDS)
+        assert not thread.is_alive()
+    assert len(made) == 1
+    assert len(made[0].calls) == 2
+
+
+# Outages.
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_was_in_hand_at_an_outage_is_pending_again(tmp_path: Path, is_async: bool) -> None:
+    count, limit = 6, 3
+    together = threading.Barrier(count)
+    begun = 0
+
+    def fail(batch: milepost.Batch) -> None:
+        together.wait(PATIENCE_SECONDS)
+        raise ConnectionError("down")
+
+    async def fail_async(batch: milepost.Batch) -> None:
+        nonlocal begun
+        begun += 1
+        while begun < count:  # noqa: ASYNC110  # all of them are tasks of one loop
+            await asyncio.sleep(0)
+        raise ConnectionError("down")
+
+    job = milepost.job(
+        "work",
+        batches=[f"{number}" for number in range(count)],
+        workers=count,
+        attempts=1,
+        give_up_after=limit,
+        store=tmp_path,
+    )(fail_async if is_async else fail)
+    for _ in range(4):  # more runs than a failed batch is tried in
+        begun = 0
+        with pytest.raises(milepost.OutageError):
+            job.run(progress=False)
+        assert not state_of(tmp_path).failed_batches
+
+
+# Functions that only look as if they worked.
+
+
+async def coroutine(batch: Any) -> None: ...
+
+
+def generator(batch: Any) -> Iterator[Any]:
+    yield batch.key, COMPLETED
+
+
+async def async_generator(batch: Any) -> AsyncIterator[Any]:
+    yield batch.key, COMPLETED
+
+
+@pytest.mark.parametrize("how", ["here", "in a loop", "threads", "async def"])
+@pytest.mark.parametrize("hidden", [coroutine, generator, async_generator])
+def test_a_function_that_returns_what_has_yet_to_be_run_fails(
+    tmp_path: Path, hidden: Callable[[Any], Any], how: str
+) -> None:
+    def plain(batch: Any) -> Any:
+        return hidden(batch)
+
+    async def waiting(batch: Any) -> Any:
+        return hidden(batch)
+
+    result = run(
+        tmp_path,
+        "threads" if how == "threads" else None,
+        function=waiting if how == "async def" else plain,
+        in_loop=how == "in a loop",
+        give_up_after=0,
+    )
+    assert sorted(result.failures) == KEYS
+    kind = hidden.__name__.replace("_", " ")
+    assert (
+        f"the function of batch 'a' returned a{'n' * (kind[0] == 'a')} {kind}, so nothing"
+        in (result.failures["a"])
+    )
+
+
+# A cluster.
+
+SILENT = """
+    import socket, sys
+    import milepost
+    from milepost.work import executors
+
+    executors.DASK_SECONDS = 0.5
+    with socket.create_server(("127.0.0.1", 0)) as server:  # it accepts, and never answers
+        address = f"dask://127.0.0.1:{server.getsockname()[1]}"
+        job = milepost.job("work", batches=["a"], store=sys.argv[1], executor=address)(print)
+        try:
+            job.run(progress=False)
+        except milepost.ConfigurationError as error:
+            print(error)
+"""
+
+STOPPED = """
+    import os, signal, sys, threading, time
+    import milepost
+
+    STORE = sys.argv[1]
+    KEYS = ["a", "b", "c"]
+
+    def work(batch):
+        with open(f"{STORE}-{batch.key}", "a") as begun:
+            begun.write(f"{os.getpid()}\\n")
+        if batch.key == "a" and len(pids("a")) == 1:  # its first call: until it is stopped
+            while not os.path.exists(f"{STORE}-stopped"):
+                time.sleep(0.01)
+        return [(f"item of {batch.key}", milepost.ItemStatus.COMPLETED)]
+
+    def pids(key):
+        try:
+            with open(f"{STORE}-{key}") as begun:
+                return begun.read().splitlines()
+        except FileNotFoundError:
+            return []
+
+    def stop():
+        while not pids("a"):
+            time.sleep(0.01)
+        victim = int(pids("a")[0])
+        os.kill(victim, signal.SIGSTOP)
+        with open(f"{STORE}-stopped", "w"):
+            pass
+        while len(pids("a")) < 2:
+            time.sleep(0.01)
+        os.kill(victim, signal.SIGCONT)  # its result comes late
+
+    if __name__ == "__main__":
+        import dask, distributed
+
+        dask.config.set({"distributed.scheduler.worker-ttl": "1s"})
+        cluster = distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None
+        )
+        with cluster:
+            threading.Thread(target=stop, daemon=True).start()
+            address = cluster.scheduler_address.replace("tcp://", "dask://")
+            job = milepost.job("work", batches=KEYS, workers=3, store=STORE, executor=address)(work)
+            result = job.run(progress=False)
+            state = milepost.Store(STORE).load_progress("work")
+            print(result.exit_code, len(set(pids("a"))), state.total_items_processed)
+"""
+
+
+def told(folder: Path, program: str) -> str:
+    """What a program says; in one of its own, as what Dask warns of is no error there."""
+    script = folder / "program.py"
+    script.write_text(textwrap.dedent(program))
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder / "store")],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_scheduler_that_accepts_and_never_answers(tmp_path: Path) -> None:
+    assert "no Dask scheduler answers at 127.0.0.1:" in told(tmp_path, SILENT)
+    assert not state_of(tmp_path / "store").active_batches
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="there is no SIGSTOP here")
+def test_the_late_result_of_a_lost_worker_counts_once(tmp_path: Path) -> None:
+    exit_code, workers, items = told(tmp_path, STOPPED).split()
+    assert (exit_code, items) == ("0", "3")
+    assert int(workers) >= 2
