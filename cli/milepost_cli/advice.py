@@ -40,6 +40,10 @@ class Advice:
         """Where those stand that are not told one by one."""
         return f"see them: {describe.command('list', store_option=self._store_option)}"
 
+    def is_named(self, session: str | None) -> bool:
+        """Whether anything was named that carries it on."""
+        return session is not None and target_of(session, self._targets) is not None
+
     def about(self, row: milepost.Row) -> str:
         """Why it is left alone, and what to type; empty for a row that tells it all by itself."""
         if row.doing == "given up":
@@ -76,11 +80,11 @@ class Advice:
         if target is None:
             return self._noted(session) or "run its program again"
         if target.folder is None:
-            return typed(target.command)
+            return describe.resuming(typed(target.command), session)
         # A table's command learns of its store and its session from the environment.
         facts = {"MILEPOST_STORE": self._store_option, "MILEPOST_SESSION": session}
         given = [f"{name}={shlex.quote(fact)}" for name, fact in facts.items() if fact]
-        words = " ".join([*given, shlex.join(target.command)])
+        words = describe.resuming(" ".join([*given, shlex.join(target.command)]), session)
         is_here = os.path.realpath(target.folder) == os.path.realpath(os.getcwd())
         return words if is_here else f"cd {shlex.quote(target.folder)} && {words}"
 

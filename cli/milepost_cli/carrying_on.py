@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import json
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -18,9 +20,12 @@ from milepost_cli.shares import Shares
 from milepost_cli.targets import target_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from milepost_cli.targets import Named
+
+_DEAD_TOLD_MAX: Final = 3
+"""More sessions are counted, not named."""
 
 
 def carry_on(
@@ -44,10 +49,16 @@ def carry_on(
     wanted = [*(job.session for job in named.jobs), *names]
     messages = list(_beforehand(service, targets, named, names))
     if not keeps_watching and not any(target_of(name, targets) for name in store.names()):
-        nothing_fits = f"no session in {store.path} is named by a target or a [[recover]] table"
-        raise milepost.SessionNotFoundError(messages[-1] if messages else nothing_fits)
+        raise milepost.SessionNotFoundError(messages[-1]) if messages else _nothing_fits(service)
     as_json = options.json_wanted()
     advice = Advice(store, targets, store_option=options.store_path())
+    ours: set[str] = set()
+
+    def report(notice: milepost.WatchNotice) -> None:
+        if notice.event == "started" and notice.session is not None:
+            ours.add(notice.session)
+        teller.notice(_explained(notice, targets, advice, ours))
+
     teller = telling.teller(
         as_json=as_json,
         named=wanted,
@@ -60,7 +71,7 @@ def carry_on(
             service,
             targets,
             jobs=jobs,
-            report=lambda notice: teller.notice(_explained(notice, targets, advice)),
+            report=report,
             keeps_watching=keeps_watching,
             uses_file_events=uses_file_events,
             open_output=telling.output_of_children(store, folder),
@@ -102,10 +113,36 @@ def _beforehand(
             yield f"there is no session {name!r} in {service.store.path} yet"
 
 
+def _nothing_fits(service: milepost.RecoveryService) -> milepost.SessionNotFoundError:
+    """Nothing that is there was named; with what wants to be, and how to name it."""
+    store = service.store
+    dead: list[str] = []
+    for name in store.names():
+        with contextlib.suppress(milepost.MilepostError):
+            if isinstance(service.judge(name)[0], milepost.RequiresRecovery):
+                dead.append(name)
+    why = f"no session in {store.path} is named by a target or a [[recover]] table"
+    if not dead:
+        return milepost.SessionNotFoundError(why)
+    told = ", ".join(map(repr, dead[:_DEAD_TOLD_MAX]))
+    more = f" and {len(dead) - _DEAD_TOLD_MAX:,} more" if len(dead) > _DEAD_TOLD_MAX else ""
+    return milepost.SessionNotFoundError(
+        f"{why}; these want to be carried on: {told}{more}",
+        hint=f"in a [[recover]] table write session = {json.dumps(dead[0], ensure_ascii=False)}"
+        " and the command that runs it, or name its file: milepost recover FILE.py",
+    )
+
+
 def _explained(
-    notice: milepost.WatchNotice, targets: Sequence[milepost.Target], advice: Advice
+    notice: milepost.WatchNotice,
+    targets: Sequence[milepost.Target],
+    advice: Advice,
+    ours: Collection[str],
 ) -> milepost.WatchNotice:
-    """With why nothing is done about a session that is unfinished, and what to do."""
+    """With why nothing is done about a session that is unfinished, and what to do.
+
+    `ours` are the sessions that this watcher itself has at work.
+    """
     status = notice.status
     if notice.session is None:
         return notice
@@ -115,7 +152,8 @@ def _explained(
     elif notice.session_status is milepost.SessionStatus.STOPPED:
         why = f"left alone; {advice.going_on(notice.session)}"
     elif not isinstance(status, milepost.RequiresRecovery):
-        return notice
+        if notice.session_status is milepost.SessionStatus.RUNNING and notice.session not in ours:
+            why = "left alone while it lives"
     elif status.is_held:
         why = f"left alone; {status.hint}"
     elif target_of(notice.session, targets) is None:

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import milepost
 from milepost_cli.output import iso, iso_ns
+from milepost_cli.words import HINT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _NO_WORD_OF: Final = {"", "-c", "-", "__main__.py", "ipykernel_launcher.py"}
 """What a program is called that nobody can type again."""
+_ARGUMENTS: Final = " …"
 
 
 def session(
@@ -30,7 +32,7 @@ def session(
     `in_flight`, `suspects`, `recovery`, `last_error`, `writer`, `unlock_command`, `backup_error`,
     `eta`, `statistics`, `executions`, `checkpoints`, `data`, `params`, `positions`, `outputs`,
     `damaged`, `findings`, `next_command`. `progress` is the share that is finished, well or not;
-    while `items.growing`, it is the most that it can be.
+    while `items.growing`, it is the most that it can be, and `None` where the total is not known.
     """
     state = view.state
     findings = [*view.findings, *milepost.check(state), *store.disagreements(state.session_id)]
@@ -50,7 +52,7 @@ def session(
         "in_flight": in_flight(state),
         "suspects": suspects(view),
         "recovery": recovery(state),
-        "last_error": last_error(state),
+        "last_error": last_error(store, state),
         "writer": writer(view.writer),
         "unlock_command": _unlock(view, store_option=store_option),
         "backup_error": view.backup_error or None,
@@ -69,7 +71,10 @@ def session(
 
 
 def counts(state: milepost.SessionState) -> dict[str, Any]:
-    """How far a session is; the items that are processing are those in `in_flight`."""
+    """How far a session is; the items that are processing are those in `in_flight`.
+
+    Of the pending items, `waiting` were tried and wait to be tried again.
+    """
     batches: dict[str, int] = milepost.plain(milepost.batch_counts(state))
     del batches["skipped"]
     items: dict[str, Any] = milepost.plain(milepost.item_counts(state))
@@ -78,6 +83,7 @@ def counts(state: milepost.SessionState) -> dict[str, Any]:
     in_hand = len(in_flight(state))
     items["pending"] = max(0, items["pending"] - (in_hand - items["processing"]))
     items["processing"] = in_hand
+    items["waiting"] = milepost.items_waiting(state)
     items["growing"] = milepost.is_growing(state)
     return {
         "progress": milepost.progress(state),
@@ -199,15 +205,19 @@ def recovery(state: milepost.SessionState) -> dict[str, Any] | None:
     }
 
 
-def last_error(state: milepost.SessionState) -> dict[str, Any] | None:
-    """The latest thing that went wrong, `None` where nothing did, or all was mended since."""
+def last_error(store: milepost.Store, state: milepost.SessionState) -> dict[str, Any] | None:
+    """The latest thing that went wrong and is not mended; `None` for nothing.
+
+    What waits to be run again, or was begun again, is no error any more. `at` is `None` where
+    nobody noted when it was.
+    """
     if state.outcome is milepost.Outcome.COMPLETED:
         return None
-    return max(_errors(state), key=lambda error: error["at"] or "", default=None)
+    return max(_errors(store, state), key=lambda error: error["at"] or "", default=None)
 
 
-def _errors(state: milepost.SessionState) -> Iterator[dict[str, Any]]:
-    for run in state.executions:
+def _errors(store: milepost.Store, state: milepost.SessionState) -> Iterator[dict[str, Any]]:
+    for run in _runs_of_this_work(store, state):
         if run.error_message:
             yield _error(run.error_message, None, run.ended_ns)
     for failed in state.failed_batches.values():
@@ -223,41 +233,63 @@ def _errors(state: milepost.SessionState) -> Iterator[dict[str, Any]]:
             item=None if cause is None else cause["item"],
         )
     for batch in (*state.active_batches.values(), *state.pending_batches.values()):
-        if batch.error_message:
-            yield _error(
-                batch.error_message, batch.error_type, batch.updated_ns, batch=batch.batch_id
-            )
         yield from _item_errors(batch)
+    for batch in state.active_batches.values():
+        # Its failed try is the last thing that happened to it while its run goes on.
+        if batch.error_message and isinstance(batch.current_phase, milepost.Retrying):
+            at_ns = batch.updated_ns if batch.resumed_ns else None
+            yield _error(batch.error_message, batch.error_type, at_ns, batch=batch.batch_id)
+
+
+def _runs_of_this_work(
+    store: milepost.Store, state: milepost.SessionState
+) -> list[milepost.Execution]:
+    """The runs since the work was last begun anew, or an older version of it restored."""
+    runs = state.executions[max(0, state.runs_before - state.executions_forgotten) :]
+    if not any(run.error_message for run in runs):
+        return []
+    restored = (
+        each.epoch for each in store.versions(state.session_id) if each.restored_from is not None
+    )
+    since = max(restored, default=0)
+    return [run for run in runs if run.epoch > since]
 
 
 def _item_errors(batch: milepost.ActiveBatch) -> Iterator[dict[str, Any]]:
     for item in batch.open.values():
-        if item.error_message:
+        if item.status is milepost.ItemStatus.FAILED and item.error_message:
             yield _error(
                 item.error_message,
                 item.error_type,
-                # One that waits for its next try has not ended: it is of the latest events.
-                item.ended_ns or batch.updated_ns,
+                item.ended_ns,
                 batch=batch.batch_id,
                 item=item.item_id,
             )
 
 
 def _error(
-    message: str,
+    text: str,
     error_type: milepost.BatchErrorType | None,
     at_ns: int | None,
     *,
     batch: str | None = None,
     item: milepost.Key | None = None,
 ) -> dict[str, Any]:
+    message, hint = _parted(text)
     return {
         "message": message,
+        "hint": hint,
         "type": None if error_type is None else milepost.label(error_type),
         "at": iso_ns(at_ns),
         "batch": batch,
         "item": item,
     }
+
+
+def _parted(text: str) -> tuple[str, str | None]:
+    """What ended a run, and what to try, which is recorded with it on a line of its own."""
+    message, _, hint = text.partition(HINT)
+    return message, hint or None
 
 
 # Who, how fast, until when.
@@ -324,6 +356,18 @@ def _outputs(store: milepost.Store, state: milepost.SessionState) -> list[dict[s
     ]
 
 
+def left_behind(
+    store: milepost.Store, before: milepost.SessionState, after: milepost.SessionState
+) -> list[str]:
+    """The files with rows from before of which a session knows nothing any more.
+
+    The next run refuses to write to them: to be moved away first.
+    """
+    known = [each["path"] for each in _outputs(store, after)]
+    files = [each["path"] for each in _outputs(store, before) if each["path"] not in known]
+    return [path for path in files if os.path.isfile(path) and os.path.getsize(path)]
+
+
 def _later(now: datetime, seconds: float) -> str | None:
     try:
         return iso(now + timedelta(seconds=seconds))
@@ -357,6 +401,7 @@ def _execution(state: milepost.SessionState, run: milepost.Execution) -> dict[st
         # While a run is open, its record holds what was there when it began.
         processed = sums.total_items_processed - processed
         failed = max(0, sums.total_items_failed - failed)
+    error, hint = _parted(run.error_message or "")
     return {
         "epoch": run.epoch,
         "host": run.host,
@@ -366,7 +411,8 @@ def _execution(state: milepost.SessionState, run: milepost.Execution) -> dict[st
         "started_at": iso(run.start_time),
         "ended_at": iso(run.end_time),
         "outcome": None if run.outcome is None else milepost.label(run.outcome),
-        "error": run.error_message,
+        "error": error or None,
+        "hint": hint,
         "items_processed": processed,
         "items_failed": failed,
         "in_flight": [
@@ -566,19 +612,29 @@ def _tried_again(store: milepost.Store, state: milepost.SessionState) -> bool:
 def run_again(state: milepost.SessionState, *, store_option: str | None) -> str | None:
     """The command that ran the session last; `None` where nobody noted it.
 
-    With `auto_resume` off it would be refused, and says that this time it is meant.
+    It ends in `…` where it had arguments, which are not kept.
     """
-    program = next((run.program for run in reversed(state.executions) if run.program), "")
+    noted = next((run.program for run in reversed(state.executions) if run.program), "")
+    program = noted.removesuffix(_ARGUMENTS)
     if program in _NO_WORD_OF:
         return None
     if program.startswith("milepost run "):
         words = program + (f" --store {shlex.quote(store_option)}" if store_option else "")
     else:
         words = f"python {shlex.quote(program)}" if program.endswith(".py") else program
-    resumes = milepost.configuration().setting(
-        milepost.JobConfig, "auto_resume", job=state.session_id
-    )
-    return words if resumes.value else f"MILEPOST_AUTO_RESUME=1 {words}"
+    words += noted[len(program) :]
+    # One that never ran, was begun anew or has ended is run in any case.
+    is_unfinished = state.has_run and state.outcome is None
+    return resuming(words, state.session_id) if is_unfinished else words
+
+
+def resuming(words: str, session: str) -> str:
+    """A command that carries a session on, as it is not refused.
+
+    With `auto_resume` off it would be, and says that this time it is meant.
+    """
+    said = milepost.configuration().setting(milepost.JobConfig, "auto_resume", job=session)
+    return words if said.value else f"MILEPOST_AUTO_RESUME=1 {words}"
 
 
 def version_before(versions: list[milepost.VersionInfo], made: int) -> int:

@@ -1,7 +1,7 @@
 """A Python file or module, and the one job in it.
 
-- A file is imported under a name that is not `__main__`, with its folder first on `sys.path`, as
-  Python does it for a script. The module stands in `sys.modules`, so that dataclasses and pickle
+- A file is imported under a name that is not `__main__`, with its real folder first on `sys.path`,
+  as Python does it for a script. The module stands in `sys.modules`, so that dataclasses and pickle
   find their classes.
 - `package.module:job` is imported by its name, with the current folder first on `sys.path`, as
   `python -m` does it.
@@ -47,10 +47,13 @@ def split_target(target: str) -> tuple[str, str | None]:
 
 
 def search_folder(targets: Sequence[str]) -> str:
-    """Where the user's settings are looked for: by the first file, else in the current folder."""
+    """Where the user's settings are looked for: by the first file, else in the current folder.
+
+    Of a file behind a link it is the real folder, as for a script.
+    """
     files = (split_target(target)[0] for target in targets)
     found = next((file for file in files if os.path.isfile(file)), os.curdir)
-    return os.path.dirname(os.path.abspath(found)) if found != os.curdir else found
+    return os.path.dirname(os.path.realpath(found)) if found != os.curdir else found
 
 
 def _is_module(source: str, wanted: str | None) -> bool:
@@ -63,16 +66,16 @@ def _is_module(source: str, wanted: str | None) -> bool:
     )
 
 
-_PLAIN_SCRIPT: Final = "a loop is not begun while milepost looks for a job in its file"
+_LOOKING: Final = "milepost looks for a job in its file"
 
 
 def load(source: str, *, is_module: bool = False) -> ModuleType:
     """Import a file, or a module by its name.
 
-    Errors: `WrongUseError` for a missing one, and for a plain script, whose loop is not begun;
-        `UserCodeError` where it raises or exits.
+    Errors: `WrongUseError` for a missing one, and for a script that begins a loop or runs its job
+        while it is imported: that is not begun; `UserCodeError` where it raises or exits.
     """
-    with milepost.refusing_loops(_PLAIN_SCRIPT):
+    with milepost.refusing_loops(_LOOKING):
         return _load_module(source) if is_module else _load_file(source)
 
 
@@ -105,11 +108,10 @@ def check_file(file: str) -> None:
 def _load_file(file: str) -> ModuleType:
     path = os.path.abspath(file)
     check_file(file)
-    folder, base = os.path.split(path)
-    stem, ending = os.path.splitext(base)
+    stem, ending = os.path.splitext(os.path.basename(path))
     if ending != ".py":
         _refuse(f"{file} is no Python file", "name a Python file with a job in it")
-    _put_first(folder)
+    _put_first(os.path.dirname(os.path.realpath(path)))
     name = _module_name(stem)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -125,7 +127,13 @@ def _load_file(file: str) -> ModuleType:
 
 
 def _failed_import(file: str, error: Exception | SystemExit) -> UserCodeError | WrongUseError:
-    if isinstance(error, milepost.ConfigurationError) and error.message == _PLAIN_SCRIPT:
+    refused = error.message if isinstance(error, milepost.ConfigurationError) else ""
+    if _LOOKING in refused and refused.startswith("job "):
+        return WrongUseError(
+            f"{file} runs its job while it is imported, which would do the work twice",
+            'put the run under: if __name__ == "__main__":',
+        )
+    if _LOOKING in refused:
         return WrongUseError(
             f"{file} has no job: it is a plain script, and its loop was not begun",
             f"run it as a program: python {file}, or milepost run --supervise -- python {file}; for"

@@ -31,10 +31,11 @@ def make_ready(
     for each in names:
         store.presence(each)  # one that is not there is said so, before anything is done
     service = milepost.RecoveryService(store)
+    left: dict[str, list[str]] = {}
     if strategy is None and from_batch is None and not by_progress:
         report = service.detect_and_recover(names or None, dry_run=dry_run)
     else:
-        report = _forced(
+        report, left[names[0]] = _forced(
             service, names[0], strategy, from_batch, by_progress=by_progress, dry_run=dry_run
         )
     commands = _commands(store, report, named, names)
@@ -45,11 +46,12 @@ def make_ready(
                 "store": store.path,
                 "dry_run": dry_run,
                 **milepost.plain(report),
+                "move_away": {name: files for name, files in left.items() if files},
                 "next_commands": commands,
             }
         )
     else:
-        for line in recovery_page.report(report, commands):
+        for line in recovery_page.report(report, commands, left):
             output.say(line)
         output.tell(recovery_page.summary(report, is_acting=is_acting))
         if not dry_run and not is_acting:
@@ -69,14 +71,17 @@ def _forced(
     *,
     by_progress: bool,
     dry_run: bool,
-) -> milepost.RecoveryReport:
+) -> tuple[milepost.RecoveryReport, list[str]]:
+    """What was done, and the files with rows that are in the way now."""
     status, proposal = service.propose(
         name, strategy=strategy, from_batch=from_batch, by_progress=by_progress
     )
     report = milepost.RecoveryReport(sessions_requiring_recovery=1, statuses={name: status})
+    left: list[str] = []
     if dry_run:
         report.proposals[name] = proposal
     else:
+        store, before = service.store, service.store.load_progress(name)
         detail = service.recover(
             name, strategy=strategy, from_batch=from_batch, by_progress=by_progress
         )
@@ -84,7 +89,8 @@ def _forced(
         report.successful_recoveries = 1
         # It was held back until somebody decided, and somebody has.
         report.statuses[name] = msgspec.structs.replace(status, is_held=False, hint="")
-    return report
+        left = describe.left_behind(store, before, store.load_progress(name))
+    return report, left
 
 
 def _commands(
@@ -103,7 +109,7 @@ def _commands(
             continue
         target = None if status.is_held else target_of(name, targets)
         if target is not None:
-            found[name] = typed(target.command)
+            found[name] = describe.resuming(typed(target.command), name)
             continue
         try:
             view = store.view(name)

@@ -67,6 +67,11 @@ def safe(text: object, *, keep_tabs: bool = False) -> str:
     return _HARMFUL.sub(escape, str(text))
 
 
+def reason(text: object) -> str:
+    """Why something failed, in one line: a library's message may have many."""
+    return safe(" ".join(str(text).split()))
+
+
 def key(name: str | int) -> str:
     """The key of an item as people see it: the text `"1"` in quotes, the number `1` without."""
     return f'"{name}"' if isinstance(name, str) and is_number(name) else safe(name)

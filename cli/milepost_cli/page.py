@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
+import milepost
 from milepost_cli import output
-from milepost_cli.output import age, clock, counted, duration, key, safe
+from milepost_cli.output import age, clock, counted, duration, key, reason, safe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 _IN_FLIGHT_MAX: Final = 20
+_ITEMS_MAX: Final = 8
+"""More items of one batch are one line."""
+_ITEMS_NAMED: Final = 3
 _DATA_CHARACTERS_MAX: Final = 200
 _MARGIN: Final = 12
+_BY_HAND: Final = ", only tried again by hand"
 
 
 def session(told: dict[str, Any], *, with_checkpoints: bool) -> Iterator[str]:
@@ -30,13 +36,23 @@ def session(told: dict[str, Any], *, with_checkpoints: bool) -> Iterator[str]:
         yield from _checkpoints(told)
     if told["next_command"]:
         yield ""
-        yield f"{'next':<{_MARGIN}}{output.style(safe(told['next_command']), 'cyan')}"
+        title = (
+            "next (when that is mended)  " if _stands_in_the_way(told) else f"{'next':<{_MARGIN}}"
+        )
+        yield f"{title}{output.style(safe(told['next_command']), 'cyan')}"
+
+
+def _stands_in_the_way(told: dict[str, Any]) -> bool:
+    """Whether the last run ended with an error that the next one would meet as well."""
+    runs = told["executions"]
+    return told["last_error"] is not None and bool(runs) and runs[-1]["hint"] is not None
 
 
 def progress_words(counts: dict[str, Any]) -> str:
     """`12 of 250 batches (1 failed), 1,204 items (3 failed)`.
 
-    While work is found on the way: `1,204 of at least 5,000 items`.
+    While work is found on the way: `1,204 of at least 5,000 items`. Where nobody knows how many
+    there are: `1,204 items done (3 failed), total unknown`.
     """
     batches, items = counts["batches"], counts["items"]
     total = counts["total_batches"]
@@ -48,16 +64,37 @@ def progress_words(counts: dict[str, Any]) -> str:
     told = counted(items["completed"], "item")
     if items["growing"]:
         told = f"{items['completed']:,} of at least {_known(items):,} items"
-    parts.append(told + _failed(items))
+    if _is_endless(counts):
+        parts += [told + " done" + _failed(items), "total unknown"]
+    else:
+        parts.append(told + _failed(items))
     return ", ".join(parts)
 
 
+def _is_endless(counts: dict[str, Any]) -> bool:
+    """Whether it is one batch of nobody knows how many items."""
+    return counts["total_batches"] == 1 and counts["progress"] is None
+
+
+def next_lines(command: str | None, left_behind: Sequence[str] = ()) -> Iterator[str]:
+    """What to type next, and which files of before are to be moved away first."""
+    for path in left_behind:
+        yield f"move away first, it has the rows of before: {safe(path)}"
+    told = output.style(safe(command), "cyan") if command else "run the program again"
+    yield f"next: {told}"
+
+
 def share_words(counts: dict[str, Any]) -> str:
-    """`42%`, `at most 42%` where more work may be found on the way, nothing where it is unknown."""
+    """`42%`, `at most 42%` where more work may be found on the way, nothing where it is unknown.
+
+    What failed was done, too: where there is nothing else left, it is `all tried`.
+    """
     share = counts["progress"]
     if share is None:
         return ""
-    return f"{'at most ' if counts['items']['growing'] else ''}{share:.0%}"
+    if share == 1.0 and counts["batches"]["failed"]:
+        return "all tried"
+    return f"{'at most ' if counts['items']['growing'] else ''}{milepost.percent(share)}"
 
 
 def _known(items: dict[str, Any]) -> int:
@@ -85,7 +122,7 @@ def _sections(told: dict[str, Any]) -> Iterator[tuple[str, list[str]]]:
         yield "backup", [f"{output.style('FAILING', 'red')}: {safe(told['backup_error'])}"]
     if told["last_error"]:
         yield "last error", _last_error(told["last_error"])
-    if told["in_flight"]:
+    if told["in_flight"] and not _are_the_suspects(told):
         yield "in flight" if _runs(told) else "was in hand", _in_hand(told["in_flight"])
     if told["suspects"]:
         yield "suspects", _suspects(told["suspects"], runs=_runs(told))
@@ -128,9 +165,10 @@ def _batch_line(told: dict[str, Any]) -> str:
         for status in ("failed", "processing", "pending")
         if batches[status]
     )
+    share = share_words(told)
     # What failed is finished too, so the share alone would look like success.
-    share = f" ({share_words(told)} finished)" if told["progress"] is not None else ""
-    return f"{batches['completed']:,}{of} completed{rest}{share}"
+    share += " finished" if share.endswith("%") else ""
+    return f"{batches['completed']:,}{of} completed{rest}" + (f" ({share})" if share else "")
 
 
 def _item_line(told: dict[str, Any]) -> str:
@@ -147,6 +185,11 @@ def _item_line(told: dict[str, Any]) -> str:
         )
         if items[status]
     ]
+    if items["waiting"]:
+        verb = "waits" if items["waiting"] == 1 else "wait"
+        rest.append(f"{items['waiting']:,} of them {verb} to be tried again")
+    if _is_endless(told):
+        rest.append("total unknown")
     return "; ".join([f"{items['completed']:,} completed", *([", ".join(rest)] if rest else [])])
 
 
@@ -160,6 +203,8 @@ def _speed(told: dict[str, Any]) -> list[str]:
     if eta is not None and eta["remaining_seconds"] > 0:
         least = "at least" if eta["is_at_least"] else "about"
         line += f"; {least} {duration(eta['remaining_seconds'])} left"
+    if eta is None and told["items"]["waiting"]:
+        line += "; no estimate while items wait to be tried again"
     return [line]
 
 
@@ -185,20 +230,53 @@ def _writer(told: dict[str, Any]) -> list[str]:
 
 def _suspects(suspects: list[dict[str, Any]], *, runs: bool) -> list[str]:
     """What runs alone first, because one of it may have killed its process."""
-    lines = _shortened([_suspect(each, runs=runs) for each in suspects])
+    lines = _shortened(_places([(each, _deaths(each, runs=runs)) for each in suspects]))
     how = "the others wait until each has run" if runs else "the next run begins with each of them"
     return [*lines, f"in hand at a death; {how} alone"]
 
 
-def _suspect(suspect: dict[str, Any], *, runs: bool) -> str:
-    what = _place(suspect)
+def _deaths(suspect: dict[str, Any], *, runs: bool) -> str:
+    what = ""
     if runs:
-        what += " runs alone now" if suspect["in_hand"] else " will run alone next"
+        what = " runs alone now" if suspect["in_hand"] else " will run alone next"
     if not suspect["deaths"]:
         return what
     deaths = "death" if suspect["deaths"] == 1 else f"{suspect['deaths']:,} deaths"
     how = f" ({safe(suspect['last_death'])})" if suspect["last_death"] else ""
     return f"{what}, {'was ' if runs else ''}alone at the last {deaths}{how}"
+
+
+def _are_the_suspects(told: dict[str, Any]) -> bool:
+    """Whether what was in hand is told as what is suspect."""
+    if _runs(told):
+        return False
+    in_hand, suspects = (
+        {(each["batch_number"], each["item"]) for each in told[name]}
+        for name in ("in_flight", "suspects")
+    )
+    return in_hand == suspects
+
+
+def _places(told: Sequence[tuple[dict[str, Any], str]]) -> list[str]:
+    """Places, each with what is said of it; many of one batch, of which the same is said, once."""
+    lines: list[str] = []
+    groups = groupby(told, key=lambda each: (each[0]["batch_number"], each[1]))
+    for (_, about), group in groups:
+        places = [place for place, _ in group]
+        keys = [place["item"] for place in places]
+        if len(places) > _ITEMS_MAX and None not in keys:
+            lines.append(_items(f"batch {safe(places[0]['batch'])}", keys) + about)
+        else:
+            lines += [f"{_place(place)}{about}" for place in places]
+    return lines
+
+
+def _items(batch: str, keys: Sequence[milepost.Key]) -> str:
+    numbers = sorted(each for each in keys if isinstance(each, int))
+    if len(numbers) == len(keys) and numbers[-1] - numbers[0] + 1 == len(keys):
+        return f"{batch}: items {numbers[0]} to {numbers[-1]}"
+    named = ", ".join(key(each) for each in keys[:_ITEMS_NAMED])
+    return f"{len(keys):,} items of {batch}: {named} and {len(keys) - _ITEMS_NAMED:,} more"
 
 
 def _place(place: dict[str, Any]) -> str:
@@ -216,14 +294,16 @@ def _last_error(error: dict[str, Any]) -> list[str]:
     where += [f"item {key(error['item'])}"] if error["item"] is not None else []
     kind = f" ({error['type']})" if error["type"] else ""
     place = f"{', '.join(where)}: " if where else ""
-    return [
-        f"{place}{safe(error['message'])}{kind}",
-        f"at {clock(error['at'])} ({age(error['at'])})",
-    ]
+    lines = [f"{place}{reason(error['message'])}{kind}"]
+    if error["at"] is not None:
+        lines.append(f"at {clock(error['at'])} ({age(error['at'])})")
+    if error["hint"] is not None:
+        lines.append(f"hint: {reason(error['hint'])}")
+    return lines
 
 
 def _in_hand(items: list[dict[str, Any]]) -> list[str]:
-    return _shortened([_place(each) for each in items])
+    return _shortened(_places([(each, "") for each in items]))
 
 
 def _shortened(lines: list[str]) -> list[str]:
@@ -244,7 +324,7 @@ def _batches(told: dict[str, Any]) -> Iterator[str]:
             safe(each["label"] or ""),
             output.status(each["status"]),
             _share(each),
-            safe(each["error"] or ""),
+            reason(each["error"] or ""),
         ]
         for each in told["batch_list"]
     ]
@@ -265,13 +345,14 @@ def _failures(told: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield "what failed:" if told["failures"] else "nothing failed"
     for batch in told["failures"]:
-        reason = f": {safe(batch['message'])} ({batch['type']})" if batch["message"] else ""
-        final = "" if batch["recoverable"] else ", only tried again by hand"
-        yield f"  batch {safe(batch['batch'])}{reason}{final}"
+        why = f": {reason(batch['message'])} ({batch['type']})" if batch["message"] else ""
+        final = "" if batch["recoverable"] else _BY_HAND
+        yield f"  batch {safe(batch['batch'])}{why}{final}"
         for item in batch["items"]:
             kind = f" ({item['type']})" if item["type"] else ""
-            why = safe(item["message"] or "no reason given")
-            yield f"    item {key(item['item'])}: {why}{kind}"
+            why = reason(item["message"] or "no reason given")
+            by_hand = "" if item["recoverable"] or final else _BY_HAND
+            yield f"    item {key(item['item'])}: {why}{kind}{by_hand}"
 
 
 def _checkpoints(told: dict[str, Any]) -> Iterator[str]:

@@ -43,7 +43,7 @@ def _answer(target: str) -> dict[str, Any]:
 def _path_of(store: milepost.Store | str | os.PathLike[str] | None) -> str | None:
     if store is None:
         in_file = milepost.configuration().store()
-        return None if in_file is None or "MILEPOST_STORE" in os.environ else in_file.value
+        return None if in_file is None or os.environ.get("MILEPOST_STORE") else in_file.value
     return store.path if isinstance(store, milepost.Store) else milepost.resolve_path(store)
 
 

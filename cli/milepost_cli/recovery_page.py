@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import milepost
-from milepost_cli import output, words
+from milepost_cli import output, page, words
 from milepost_cli.output import counted, safe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 _HELD_COLOUR: Final = "red"
 
 
 def report(
-    found: milepost.RecoveryReport, next_commands: Mapping[str, str | None]
+    found: milepost.RecoveryReport,
+    next_commands: Mapping[str, str | None],
+    left_behind: Mapping[str, Sequence[str]],
 ) -> Iterator[str]:
     """The lines of `milepost recover`, the most urgent session first."""
     details = {each.session_id: each for each in found.recovery_details}
@@ -30,7 +32,7 @@ def report(
             lines += [f"{output.style('FAILED', _HELD_COLOUR)}: {safe(found.failures[name])}"]
         is_held = isinstance(status, milepost.RequiresRecovery) and status.is_held
         if next_commands.get(name) and not is_held:  # there the hint says more
-            lines += [f"next: {output.style(safe(next_commands[name]), 'cyan')}"]
+            lines += page.next_lines(next_commands[name], left_behind.get(name, ()))
         yield from (f"  {line}" for line in lines)
     for name, why in found.failures.items():
         if name not in found.statuses:

@@ -1,7 +1,8 @@
 """How `recover` tells of what it watches: a line a notice, JSON lines, or a table on a terminal.
 
 - A table has the terminal for itself: what children print goes to files then.
-- Of sessions that need nothing, lines tell only where they were named or spoken of before.
+- Of sessions that need nothing, lines tell only where they were named or spoken of before, or live
+  and are carried on by what was named.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class Lines(contextlib.AbstractContextManager["Lines"]):
     def notice(self, notice: milepost.WatchNotice) -> None:
         """Say it, unless it is about a session that needs nothing and nobody asked for."""
         if isinstance(notice.status, milepost.NoRecoveryNeeded):
-            if notice.session not in self._known:
+            lives = notice.session_status is milepost.SessionStatus.RUNNING
+            is_to_wait_for = lives and self._advice.is_named(notice.session)
+            if notice.session not in self._known and not is_to_wait_for:
                 return
         elif notice.session is not None:
             self._known.add(notice.session)

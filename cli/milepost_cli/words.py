@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from milepost_cli.output import counted, key
+from milepost_cli.output import counted, key, reason
 
 Fields = Mapping[str, Any]
 
+HINT: Final = "\nhint: "
+"""Begins what to try, behind what ended a run."""
 _KEYS_MAX: Final = 3
 
 
@@ -24,7 +26,8 @@ def describe(event: Fields, batch: str) -> str:
 def _because(event: Fields) -> str:
     kind = event.get("error_type")
     suffix = f" ({kind})" if kind else ""
-    return f": {event['error_message']}{suffix}" if event.get("error_message") else ""
+    why: str = event.get("error_message") or ""
+    return f": {reason(why.replace(HINT, '; hint: '))}{suffix}" if why else ""
 
 
 def _item(event: Fields) -> str:

@@ -89,9 +89,17 @@ def _release() -> str:
 
 
 def _program() -> str:
-    """What people typed: a path relative to where they were, or a name; never an absolute path."""
+    """What people typed: a path relative to where they were, or a name; never an absolute path.
+
+    Arguments may hold what is nobody's business; that there were some is said by an ellipsis.
+    """
     typed = sys.argv[0] if sys.argv else ""
-    return os.path.basename(typed) if os.path.isabs(typed) else typed
+    if os.path.isabs(typed):
+        typed = os.path.basename(typed)
+    module = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if module is not None:
+        typed = f"python -m {module.name.removesuffix('.__main__')}"
+    return f"{typed} …" if typed and sys.argv[1:] else typed
 
 
 class Store:

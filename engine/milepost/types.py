@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 import msgspec
 
@@ -21,6 +21,12 @@ Durability: TypeAlias = Literal["buffered", "process", "disk"]
 
 Key: TypeAlias = str | int
 """What an item is known by; `1` and `"1"` are two keys, `True` is none."""
+
+
+_INT_MAX: Final = 2**63 - 1
+"""What a number in a store can be."""
+_HOURS_MAX: Final = 1_000_000_000
+"""More than anybody waits, and less than a `timedelta` can be."""
 
 
 class ItemStatus(enum.IntEnum):
@@ -217,7 +223,8 @@ class TrackerConfig(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in ("checkpoint_interval_seconds", "sync_interval_seconds"):
             _require(self, name, "more than 0 seconds", above=0)
-        _require(self, "max_detailed_progress_items", "0 or more", least=0, whole=True)
+        rule = "0 or more, and less than 2**63"
+        _require(self, "max_detailed_progress_items", rule, least=0, most=_INT_MAX, whole=True)
 
     @property
     def item_cap(self) -> int:
@@ -245,7 +252,8 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         rule = "at least 1: the newest state is never thrown away"
         _require(self, "max_state_history", rule, least=1, whole=True)
-        _require(self, "cleanup_interval_hours", "more than 0 hours", above=0)
+        rule = f"more than 0 hours, and at most {_HOURS_MAX:,}"
+        _require(self, "cleanup_interval_hours", rule, above=0, most=_HOURS_MAX)
 
 
 class RecoveryConfig(msgspec.Struct, frozen=True, kw_only=True):

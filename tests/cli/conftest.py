@@ -117,8 +117,11 @@ def dead(doomed: milepost.Store) -> str:
 
 @pytest.fixture
 def elsewhere(folder: Path) -> str:
-    """A session that a process on another host writes, or wrote: from here nobody can tell."""
-    there = store_on(host("desk", pid=17), folder, clock=milepost.SystemClock())
+    """A session that a process on another host writes, or wrote: from here nobody can tell.
+
+    Nobody noted what program it was.
+    """
+    there = store_on(host("desk", pid=17), folder, clock=milepost.SystemClock(), program="")
     session = there.session("elsewhere", total_batches=1)
     session.start_batch("b").update_item("x", ItemStatus.PROCESSING)
     beat(session)

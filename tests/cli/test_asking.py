@@ -48,6 +48,15 @@ def test_a_file_and_a_module_tell_their_session_and_store(here: Path) -> None:
     assert asked("jobs.places:ingest") == ("jobs.places:ingest", "places", str(here / "mine"))
 
 
+def test_an_empty_variable_names_no_store(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "milepost.toml").write_text('store = "named"')
+    (here / "places.py").write_text(JOB)
+    monkeypatch.setenv("MILEPOST_STORE", "")
+    assert asked("places.py").store == str(here / "named")
+    monkeypatch.setenv("MILEPOST_STORE", "other")
+    assert asked("places.py").store is None
+
+
 def test_a_store_that_was_made_tells_where_it_is(here: Path) -> None:
     (here / "x.py").write_text(JOB.replace('"a"]', '"a"], store=milepost.Store("made")'))
     assert asked("x.py").store == str(here / "made")

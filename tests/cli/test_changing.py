@@ -13,6 +13,8 @@ from support.commands import run, start, tree
 if TYPE_CHECKING:
     from pathlib import Path
 
+COMPLETED = ItemStatus.COMPLETED
+
 
 def counts(store: milepost.Store, name: str) -> milepost.Counts:
     return milepost.item_counts(store.load_progress(name))
@@ -120,6 +122,66 @@ def test_restart_says_what_is_given_up(folder: Path, failed: str) -> None:
     assert "given up: 3 of 4 batches (1 failed), 16 items (2 failed)" in out
     assert "next: milepost run places.py" in out
     assert "undo: milepost restore places" in out
+
+
+RESTARTS = [["restart", "tree"], ["recover", "--session", "tree", "--strategy", "full"]]
+
+
+@pytest.mark.parametrize("words", RESTARTS, ids=lambda words: words[0])
+def test_what_begins_anew_says_which_files_are_in_the_way(
+    words: list[str], store: milepost.Store, folder: Path, growing: str
+) -> None:
+    rows = folder.parent / "rows.txt"
+    assert str(rows) not in run(*words, "--dry-run", "-s", folder).out
+    lines = [line.strip() for line in run(*words, "-s", folder).out.splitlines()]
+    at = lines.index(f"move away first, it has the rows of before: {rows}")
+    assert lines[at + 1] == f"next: milepost run places.py --store {folder}"
+    store.restore(growing, max(each.version for each in store.versions(growing)) - 1)
+    rows.unlink()
+    assert "move away" not in run(*words, "-s", folder).out, "it is not there any more"
+
+
+def test_json_says_which_files_are_in_the_way(folder: Path, growing: str) -> None:
+    rows = str(folder.parent / "rows.txt")
+    told = run("recover", "--session", growing, "--strategy", "full", "-s", folder, "--json").json
+    assert told["move_away"] == {growing: [rows]}
+    (undo,) = (each for each in run("restart", growing, "-s", folder).out.splitlines()[-1:])
+    assert undo.startswith("undo: ")
+    assert run("restore", growing, "2", "-s", folder, "--json").json["move_away"] == []
+    assert run("restore", growing, "1", "-s", folder, "--json").json["move_away"] == [rows]
+    assert run("restore", growing, "2", "-s", folder, "--json").json["move_away"] == []
+    assert run("restart", growing, "-s", folder, "--json").json["move_away"] == [rows]
+
+
+def test_restart_counts_what_was_there_when_its_turn_began(
+    store: milepost.Store, folder: Path, interrupted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = milepost.Store.view
+
+    def late(self: milepost.Store, name: str) -> milepost.View:
+        seen = view(self, name)
+        with store.session(name, execute=False) as session:  # another writer gets on
+            session.start_batch("b2", number=2, items_total=1).update_item("z", COMPLETED)
+        return seen
+
+    monkeypatch.setattr(milepost.Store, "view", late)
+    out = run("restart", interrupted, "-s", folder).out
+    assert "given up: 1 of 3 batches, 3 items\n" in out
+
+
+def test_with_auto_resume_off_the_next_command_is_one_that_is_not_refused(
+    folder: Path, failed: str
+) -> None:
+    off = {"MILEPOST_AUTO_RESUME": "0"}
+    again = f"milepost run places.py --store {folder}"
+    meant = f"MILEPOST_AUTO_RESUME=1 {again}"
+    for words, expected in (
+        (["retry", failed], meant),  # it is unfinished again
+        (["restart", failed], again),
+        (["restore", failed, "2"], again),  # there it had ended
+    ):
+        told = run(*words, "-s", folder, "--json", env=off).json
+        assert told["next_command"] == expected, words
 
 
 @pytest.mark.parametrize("words", [["restart"], ["restore", "1"]], ids=lambda words: words[0])

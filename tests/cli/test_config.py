@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,11 @@ def test_why_the_store_is_this_one(here: Path) -> None:
     env = {"MILEPOST_STORE": str(here / "env")}
     assert store(env=env) == (str(here / "env"), "$MILEPOST_STORE")
     assert store("-s", "flag", env=env) == (str(here / "flag"), "--store")
+
+
+def test_without_end_is_told_as_a_file_says_it(here: Path) -> None:
+    (here / "milepost.toml").write_text("stalled_after_seconds = inf")
+    assert re.search(r"^stalled_after_seconds +inf ", run("config").out, re.MULTILINE)
 
 
 def test_without_a_file_it_says_where_it_looked(here: Path) -> None:

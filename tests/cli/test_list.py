@@ -18,8 +18,8 @@ def test_one_line_a_session_the_latest_first(folder: Path, failed: str, interrup
     assert (ran.code, ran.err) == (0, "")
     lines = ran.out.splitlines()
     assert [line.split()[:3] for line in lines] == [
-        ["crawl", "interrupted", "42%"],
-        ["places", "failed", "100%"],
+        ["crawl", "interrupted", "41%"],
+        ["places", "failed", "all"],
     ]
     assert "1 of 3 batches, 2 items" in lines[0]
     assert "3 of 4 batches (1 failed), 16 items (2 failed)" in lines[1]
@@ -66,6 +66,17 @@ def test_an_empty_store_says_so_on_stderr_only(store: milepost.Store, folder: Pa
     assert (ran.code, ran.out) == (0, "")
     assert "no session yet" in ran.err
     assert run("list", "-s", folder, "--json").json["sessions"] == []
+
+
+def test_without_a_store_it_says_that_milepost_is_off(here: Path) -> None:
+    assert "OFF" not in run("list").err
+    (here / "milepost.toml").write_text("\nenabled = false")
+    ran = run("list")
+    assert ran.code == 10
+    assert "error: there is no store at " in ran.err
+    assert f"hint: milepost is OFF (enabled = false in {here / 'milepost.toml'}:2)" in ran.err
+    told = run("list", "--json", env={"MILEPOST_ENABLED": "0"}).error
+    assert "(enabled = false in $MILEPOST_ENABLED)" in told["hint"]
 
 
 def test_names_of_all_kinds_are_listed(store: milepost.Store, folder: Path) -> None:

@@ -74,7 +74,7 @@ def test_messages_cannot_act_on_the_terminal(
     with store.session("bad", total_batches=1) as session:
         session.start_batch("b\x1b[2J\nforged line").fail("x\x9b\ny")
     ran = run("log", "bad", "-s", folder)
-    assert "b\\x1b[2J\\nforged line: batch failed: x\\x9b\\ny" in ran.out
+    assert "b\\x1b[2J\\nforged line: batch failed: x\\x9b y" in ran.out
 
 
 def test_a_journal_that_is_being_written_can_be_read(store: milepost.Store, folder: Path) -> None:
@@ -250,4 +250,16 @@ def test_poison_is_told_with_what_is_known(store: milepost.Store, folder: Path, 
     milepost.RecoveryService(store, config).recover(dead, cause="killed by SIGKILL")
     out = run("log", dead, "-s", folder).out
     assert "b1: item f failed: poison: its process died 1 time" in out
-    assert "(killed by SIGKILL, phase initializing)" in out
+    assert "this alone in hand (killed by SIGKILL) (" in out
+
+
+def test_poison_is_told_with_the_phase_where_somebody_told_it(
+    store: milepost.Store, doomed: milepost.Store, folder: Path
+) -> None:
+    session = doomed.session("s", total_batches=1)
+    batch = session.start_batch("b")
+    batch.update_progress(phase=milepost.BatchPhase.DATA_SAVING)
+    batch.update_item("f", milepost.ItemStatus.PROCESSING)
+    session.supersede()
+    milepost.RecoveryService(store, milepost.RecoveryConfig(max_recovery_attempts=1)).recover("s")
+    assert "this alone in hand (phase data_saving)" in run("log", "s", "-s", folder).out

@@ -237,6 +237,19 @@ def test_only_the_sessions_that_were_named(
 # Forced.
 
 
+def test_with_auto_resume_off_the_named_target_says_that_it_is_meant(
+    here: Path, folder: Path, dead: str
+) -> None:
+    (here / "x.py").write_text(
+        f"import milepost\n@milepost.job({dead!r}, batches=['b'])\ndef work(batch): pass\n"
+    )
+    words = ["recover", "x.py", "--dry-run", "-s", str(folder), "--json"]
+    again = f"milepost run x.py --store {folder}"
+    assert run(*words).json["next_commands"] == {dead: again}
+    told = run(*words, env={"MILEPOST_AUTO_RESUME": "0"}).json
+    assert told["next_commands"] == {dead: f"MILEPOST_AUTO_RESUME=1 {again}"}
+
+
 def test_from_batch_begins_anew_from_there(
     store: milepost.Store, folder: Path, failed: str
 ) -> None:

@@ -172,6 +172,33 @@ def test_only_the_sessions_that_were_named_are_run(here: Path, store: milepost.S
     assert "error: no target carries on session 'b[1]'" in err
 
 
+def test_what_wants_to_be_carried_on_is_named_where_no_table_fits_it(
+    here: Path, store: milepost.Store, folder: Path, dead: str, failed: str
+) -> None:
+    (here / "milepost.toml").write_text('[[recover]]\nsession = "x-*"\ncommand = ["true"]\n')
+    with store.session("done", total_batches=0) as session:
+        session.complete()
+    ran = run("recover", "-s", folder)
+    assert (ran.code, ran.out) == (10, "")
+    assert "is named by a target or a [[recover]] table; these want to be carried on: " in ran.err
+    assert f"{dead!r}" in ran.err
+    assert "'done'" not in ran.err
+    assert 'hint: in a [[recover]] table write session = "' in ran.err
+
+
+def test_a_session_that_lives_is_said_to_be_left_alone(here: Path, store: milepost.Store) -> None:
+    (here / "milepost.toml").write_text('[[recover]]\nsession = "liv*"\ncommand = ["true"]\n')
+    with store.session("living") as living, store.session("else") as other:
+        living.start_batch("b")
+        other.start_batch("b")
+        code, out, err = ended(recover(here, "-s", store.path))
+    assert (code, out) == (0, "")
+    assert err.splitlines()[-1].endswith(
+        "  living: a process is writing it; left alone while it lives"
+    )
+    assert "else:" not in err, "nobody named it"
+
+
 def test_a_name_with_a_pattern_in_it_is_that_name_alone(here: Path, store: milepost.Store) -> None:
     gate, decoy = Gate(here, "job[1]"), Gate(here, "job1")
     for each in (gate, decoy):
@@ -234,6 +261,22 @@ def test_what_was_given_up_is_tried_again_by_what_was_named_for_it(
     assert advice.trying_again("table") == "to try again: milepost recover --session table"
     assert advice.trying_again(interrupted) == "to try again: milepost run places.py"
     assert advice.trying_again("nobodys") == "to try again: run its program again"
+
+
+def test_with_auto_resume_off_what_is_advised_says_that_it_is_meant(
+    store: milepost.Store, here: Path, interrupted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MILEPOST_AUTO_RESUME", "0")
+    targets = [
+        milepost.Target("job", asking.command_of("job.py")),
+        milepost.Target("table", ("python", "a.py"), str(here)),
+    ]
+    advice = Advice(store, targets, store_option=None)
+    by_hand = "to carry it on: MILEPOST_AUTO_RESUME=1 "
+    assert advice.going_on("job") == f"{by_hand}milepost run job.py"
+    assert advice.going_on("table") == f"{by_hand}MILEPOST_SESSION=table python a.py"
+    assert advice.going_on(interrupted) == f"{by_hand}milepost run places.py"
+    assert advice.trying_again("table") == "to try again: milepost recover --session table"
 
 
 def test_what_was_stopped_on_purpose_is_told_with_what_carries_it_on(

@@ -307,6 +307,40 @@ SOURCE = ["a", "b", "c", "d"]
     assert (ran.code, ran.json["completed"]) == (0, 4)
 
 
+TASKS = """
+import milepost
+
+@milepost.job("tasks", batches=["a"])
+async def tasks(batch):
+    pass
+"""
+
+
+def test_an_executor_for_a_coroutine_function_is_wrong_usage(
+    here: Path, store: milepost.Store
+) -> None:
+    write(here / "tasks.py", TASKS)
+    for executor in ("processes", "foo", "dask://localhost:1"):
+        ran = run("run", "tasks.py", "-s", store.path, "--executor", executor)
+        assert (ran.code, ran.out) == (2, "")
+        assert f"error: executor is '{executor}', and job 'tasks' is a coroutine" in ran.err
+        assert "Traceback" not in ran.err
+    assert not store.exists()
+    assert run("run", "tasks.py", "-s", store.path, "--executor", "threads").code == 0
+
+
+def test_a_file_behind_a_link_is_run_by_the_settings_beside_the_real_one(here: Path) -> None:
+    (here / "work").mkdir()
+    (here / "work" / "milepost.toml").write_text('store = "st"')
+    (here / "work" / "beside.py").write_text("BATCHES = ['a', 'b']\n")
+    text = GOOD.replace("import milepost", "import milepost\nfrom beside import BATCHES")
+    write(here / "work" / "real.py", text.replace('["a", "b"]', "BATCHES"))
+    (here / "link.py").symlink_to(here / "work" / "real.py")
+    ran = run("run", "link.py")
+    assert ran.code == 0, ran.err
+    assert milepost.Store(here / "work" / "st").names() == ["places"]
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -581,3 +615,19 @@ def test_a_file_goes_before_a_module(here: Path) -> None:
     write(here / "places", "no Python")
     with pytest.raises(WrongUseError, match="places is no Python file"):
         loading.job_of("places:ingest")
+
+
+def test_a_job_that_is_run_while_its_file_is_imported_is_not_begun(here: Path) -> None:
+    (here / "eager.py").write_text(
+        "import milepost\n"
+        "@milepost.job('eager', batches=range(2), store='elsewhere')\n"
+        "def eager(batch):\n"
+        "    pass\n"
+        "raise SystemExit(eager.run().exit_code)\n"
+    )
+    ran = run("run", "eager.py")
+    assert ran.code == 2
+    assert "eager.py runs its job while it is imported, which would do the work twice" in ran.err
+    assert 'if __name__ == "__main__":' in ran.err
+    assert not (here / "elsewhere").exists()
+    assert not (here / ".milepost").exists()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -12,6 +13,8 @@ import pytest
 
 import milepost
 from milepost import ItemStatus
+from milepost.model.events import BatchAttemptFailed
+from milepost_cli import output
 from support.commands import run
 
 if TYPE_CHECKING:
@@ -54,6 +57,7 @@ def test_json_has_all_that_is_promised(folder: Path, failed: str) -> None:
         "completed": 16,
         "failed": 2,
         "skipped": 0,
+        "waiting": 0,
         "growing": False,
     }
     assert told["progress"] == 1.0
@@ -70,11 +74,15 @@ def test_json_has_all_that_is_promised(folder: Path, failed: str) -> None:
 
 
 def test_with_auto_resume_off_the_next_command_says_that_it_is_meant(
-    folder: Path, failed: str
+    folder: Path, failed: str, interrupted: str
 ) -> None:
-    told = run("show", failed, "-s", folder, "--json", env={"MILEPOST_AUTO_RESUME": "0"}).json
-    again = f"MILEPOST_AUTO_RESUME=1 milepost run places.py --store {folder}"
-    assert told["next_command"] == again
+    again = f"milepost run places.py --store {folder}"
+    for name, expected in (
+        (interrupted, f"MILEPOST_AUTO_RESUME=1 {again}"),
+        (failed, again),  # it has ended, so it is run in any case
+    ):
+        told = run("show", name, "-s", folder, "--json", env={"MILEPOST_AUTO_RESUME": "0"}).json
+        assert told["next_command"] == expected
 
 
 def test_what_was_mended_since_is_no_last_error(store: milepost.Store, folder: Path) -> None:
@@ -84,6 +92,185 @@ def test_what_was_mended_since_is_no_last_error(store: milepost.Store, folder: P
     with store.session("mended") as session:
         session.complete()
     assert run("show", "mended", "-s", folder, "--json").json["last_error"] is None
+
+
+# The last error.
+
+
+def error_of(folder: Path, name: str) -> Any:
+    return run("show", name, "-s", folder, "--json").json["last_error"]
+
+
+def test_the_last_error_has_its_own_time_until_it_waits_to_be_run_again(
+    folder: Path, store: milepost.Store
+) -> None:
+    with store.session("s", total_batches=2) as session:
+        batch = session.start_batch("a", items_total=3)
+        batch.update_item("x", ItemStatus.FAILED, ValueError("no number"))
+        failed_ns = session.live.updated_ns
+        batch.update_item("y", ItemStatus.COMPLETED)
+        session.start_batch("b")
+    error = error_of(folder, "s")
+    assert (error["message"], error["item"]) == ("ValueError: no number", "x")
+    assert error["at"] == output.iso_ns(failed_ns)
+    store.retry("s")
+    assert error_of(folder, "s") is None, "it waits, and nothing is wrong any more"
+    with store.session("s") as session:
+        session.start_batch("a").update_item("z", ItemStatus.COMPLETED)
+        assert error_of(folder, "s") is None
+    assert "last error" not in run("show", "s", "-s", folder).out
+
+
+def test_a_batch_that_waits_for_its_next_try_tells_of_the_last(
+    folder: Path, store: milepost.Store
+) -> None:
+    def attempt_failed(session: milepost.Session) -> None:
+        event = BatchAttemptFailed(
+            session.live.sequence + 1, 7, 0, "busy", milepost.BatchErrorType.NETWORK_ERROR, 60_000
+        )
+        session._writer.commit(event, durable=True)
+
+    with store.session("s", total_batches=1) as session:
+        session.start_batch("a")
+        attempt_failed(session)
+        error = error_of(folder, "s")
+        assert (error["message"], error["at"]) == ("busy", output.iso_ns(7))
+        assert "last error  batch a: busy" in run("show", "s", "-s", folder).out
+    # That it was stopped since moved its time, and nobody noted when the try had failed.
+    assert error_of(folder, "s")["at"] is None
+    lines = run("show", "s", "-s", folder).out.splitlines()
+    (at,) = (i for i, line in enumerate(lines) if line.startswith("last error"))
+    assert "never" not in lines[at + 1]
+    with store.session("s") as session:
+        session.start_batch("a")
+        assert error_of(folder, "s") is None
+
+
+def test_an_error_of_another_life_is_none_of_this_one(
+    folder: Path, store: milepost.Store, interrupted: str
+) -> None:
+    assert error_of(folder, interrupted) is not None
+    store.restart(interrupted)
+    assert error_of(folder, interrupted) is None
+    with store.session(interrupted) as session:
+        session.start_batch("b0")
+        assert error_of(folder, interrupted) is None
+        version = session.snapshot()
+    with pytest.raises(TimeoutError), store.session(interrupted) as session:
+        session.start_batch("b1", number=1)
+        raise TimeoutError("later")
+    assert error_of(folder, interrupted)["message"] == "TimeoutError: later"
+    store.restore(interrupted, version)
+    assert error_of(folder, interrupted) is None
+    with pytest.raises(OSError, match="new"), store.session(interrupted) as session:
+        session.start_batch("b0")
+        raise OSError("new")
+    assert error_of(folder, interrupted)["message"] == "OSError: new"
+
+
+def test_what_the_next_run_would_meet_again_is_told_with_what_to_do(
+    folder: Path, store: milepost.Store
+) -> None:
+    hint = "move it away, or use another name"
+    refusal = milepost.OutputError("rows.txt holds what is not of this session", hint=hint)
+    with pytest.raises(milepost.OutputError), store.session("s", total_batches=1) as session:
+        session.start_batch("b")
+        raise refusal
+    told = run("show", "s", "-s", folder, "--json").json
+    assert told["reason"] == f"OutputError: {refusal.message}"
+    assert told["last_error"]["message"] == told["reason"]
+    assert told["last_error"]["hint"] == told["executions"][-1]["hint"] == hint
+    assert f"{refusal.message}; hint: {hint}\n" in run("log", "s", "-s", folder).out
+    lines = run("show", "s", "-s", folder).out.splitlines()
+    assert f"            hint: {hint}" in lines
+    again = f"milepost run places.py --store {folder}"
+    assert lines[-1] == f"next (when that is mended)  {again}"
+    with store.session("s") as session:
+        session.start_batch("b")
+    assert run("show", "s", "-s", folder).out.splitlines()[-1] == f"next        {again}"
+
+
+def test_a_hint_is_kept_where_the_message_is_too_long(folder: Path, store: milepost.Store) -> None:
+    with pytest.raises(milepost.OutputError), store.session("s", total_batches=1) as session:
+        session.start_batch("b")
+        raise milepost.OutputError("x" * 5_000, hint="move it away")
+    assert error_of(folder, "s")["hint"] == "move it away"
+    assert len(store.load_progress("s").executions[-1].error_message or "") == 2_000
+
+
+# How much, and how long.
+
+
+def test_without_a_total_there_is_no_percentage(store: milepost.Store, folder: Path) -> None:
+    with store.session("s", total_batches=1) as session:
+        batch = session.start_batch("items")
+        batch.update_items([(n, ItemStatus.COMPLETED) for n in range(23)])
+        text = run("show", "s", "-s", folder).out
+        listed = run("list", "-s", folder).out
+    assert "batches     0 of 1 completed, 1 processing\n" in text
+    assert "items       23 completed; total unknown\n" in text
+    assert "23 items done, total unknown" in listed
+    assert "%" not in text + listed
+
+
+def test_only_what_is_all_done_is_100_percent(store: milepost.Store, folder: Path) -> None:
+    with store.session("s", total_batches=1) as session:
+        batch = session.start_batch("items", items_total=301)
+        batch.update_items([(n, ItemStatus.COMPLETED) for n in range(300)])
+        assert "(99% finished)" in run("show", "s", "-s", folder).out
+        assert "99%" in run("list", "-s", folder).out
+        assert "·  99% ·" in milepost.progress_line(session)
+
+
+def test_items_that_wait_to_be_tried_again_are_told_and_nothing_is_forecast(
+    store: milepost.Store, folder: Path
+) -> None:
+    with store.session("s", total_batches=1) as session:
+        batch = session.start_batch("items", items_total=20)
+        batch.update_items([(n, ItemStatus.COMPLETED) for n in range(10)])
+        batch.update_items([(n, ItemStatus.PROCESSING) for n in range(10, 20)])
+        for number in range(10, 20):
+            batch.update_item(number, ItemStatus.PENDING, milepost.Retry("busy", after=30))
+        told = run("show", "s", "-s", folder, "--json").json
+        text = run("show", "s", "-s", folder).out
+        line = milepost.progress_line(session)
+    assert (told["items"]["pending"], told["items"]["waiting"], told["eta"]) == (10, 10, None)
+    assert "10 pending in batches that were begun, 10 of them wait to be tried again" in text
+    assert "; no estimate while items wait to be tried again" in text
+    assert line.endswith(" · 10 wait to be tried again")
+
+
+# Much at once.
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        (range(7424, 7488), "batch items: items 7424 to 7487"),
+        ([f"k{n}" for n in range(64)], "64 items of batch items: k0, k1, k2 and 61 more"),
+        ([*range(8), 9], "9 items of batch items: 0, 1, 2 and 6 more"),
+    ],
+    ids=["range", "words", "gap"],
+)
+def test_many_items_in_hand_are_one_line_and_the_same_suspects_are_not_said_twice(
+    keys: list[milepost.Key], line: str, doomed: milepost.Store, folder: Path
+) -> None:
+    session = doomed.session("s", total_batches=2)
+    batch = session.start_batch("items")
+    batch.update_items([(key, ItemStatus.PROCESSING) for key in keys])
+    assert f"in flight   {line}\n" in run("show", "s", "-s", folder).out
+    session.start_batch("other").update_item("one", ItemStatus.PROCESSING)
+    session.supersede()
+    told = run("show", "s", "-s", folder, "--json").json
+    assert len(told["in_flight"]) == len(told["suspects"]) == len(keys) + 1
+    lines = run("show", "s", "-s", folder).out.splitlines()
+    at = lines.index(f"suspects    {line}")
+    assert lines[at + 1] == "            batch other: item one"
+    assert lines[at + 2].startswith("            in hand at a death; ")
+    assert not any(each.startswith("was in hand") for each in lines)
+
+
+# The whole of it.
 
 
 def test_times_in_json_are_utc(folder: Path, failed: str) -> None:
@@ -171,6 +358,7 @@ def test_growing_work_is_told_as_the_least_that_it_is(growing: str, folder: Path
         "completed": 1,
         "failed": 1,
         "skipped": 0,
+        "waiting": 0,
         "growing": True,
     }
     assert told["progress"] == 0.4
@@ -226,7 +414,7 @@ def test_failure_cannot_be_taken_for_success(store: milepost.Store, folder: Path
         for number in range(250):
             session.start_batch(f"b{number}").fail("no")
         session.complete()
-    assert "0 of 250 completed, 250 failed (100% finished)" in run("show", "bad", "-s", folder).out
+    assert "0 of 250 completed, 250 failed (all tried)" in run("show", "bad", "-s", folder).out
     assert "0 of 250 batches (250 failed), 0 items" in run("list", "-s", folder).out
 
 
@@ -249,7 +437,15 @@ def test_retry_is_next_where_a_run_would_not_try_again(store: milepost.Store, fo
 
 @pytest.mark.parametrize(
     ("program", "expected"),
-    [("crawl.py", "python crawl.py"), ("my-crawl", "my-crawl"), ("", None), ("-c", None)],
+    [
+        ("crawl.py", "python crawl.py"),
+        ("a b.py …", "python 'a b.py' …"),
+        ("my-crawl", "my-crawl"),
+        ("python -m crawl …", "python -m crawl …"),
+        ("", None),
+        ("-c", None),
+        ("-c …", None),
+    ],
 )
 def test_the_next_command_is_what_ran_it_last(
     program: str, expected: str | None, folder: Path
@@ -281,6 +477,22 @@ def test_failed_lists_batches_and_items_with_why(folder: Path, failed: str) -> N
         (7, "validation_error", False),
     ]
     assert "failures" not in run("show", failed, "-s", folder, "--json").json
+
+
+def test_a_reason_of_many_lines_is_one_line(store: milepost.Store, folder: Path) -> None:
+    reason = "a worker died\n\nThe exit codes are {SIGKILL(-9)}\n"
+    with contextlib.suppress(TimeoutError), store.session("s", total_batches=1) as session:
+        batch = session.start_batch("b", number=0)
+        batch.update_item("p", ItemStatus.FAILED, ValueError(reason))
+        raise TimeoutError(reason)
+    line = "a worker died The exit codes are {SIGKILL(-9)} ("
+    by_hand = "ValueError: " + line + "validation_error), only tried again by hand"
+    shown = run("show", "s", "-s", folder, "--failed").out
+    assert f"    item p: {by_hand}\n" in shown
+    assert re.search(rf"^last error +.*{re.escape(line[:-2])}", shown, re.MULTILINE)
+    assert f"item p failed: ValueError: {line}" in run("log", "s", "-s", folder).out
+    told = run("show", "s", "-s", folder, "--failed", "--json").json
+    assert told["failures"][0]["items"][0]["message"] == f"ValueError: {reason}"
 
 
 def test_batches_lists_what_was_begun(folder: Path, failed: str) -> None:
@@ -464,7 +676,8 @@ def test_what_is_in_hand_is_what_the_sums_say(
     service.recover("work")
     assert told("interrupted", 2, 4) == ["a-1", "b-1"]
     assert "2 were in hand, 4 pending" in words()
-    assert "was in hand batch a: item a-1" in words()
+    assert "suspects    batch a: item a-1" in words()
+    assert words().count("a-1") == 1, "it is the same that was in hand"
     assert "in flight" not in words()
     with store.session("work") as session:
         assert told("running", 0, 6) == []

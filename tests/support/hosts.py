@@ -28,6 +28,7 @@ def store_on(
     *,
     clock: milepost.Clock | None = None,
     stale_after_seconds: float = 60.0,
+    program: str | None = None,
 ) -> milepost.Store:
     """A store as that process sees it."""
     return milepost.Store(
@@ -35,6 +36,7 @@ def store_on(
         clock=clock or milepost.ManualClock(),
         tracker=milepost.TrackerConfig(checkpoint_interval_seconds=1e9, sync_interval_seconds=30.0),
         recovery=milepost.RecoveryConfig(stale_after_seconds=stale_after_seconds),
+        program=program,
         identify=lambda: who,
     )
 

@@ -199,6 +199,8 @@ assert_type(state.estimated_completion, datetime | None)
 assert_type(milepost.progress(state), float | None)
 assert_type(milepost.remaining_ns(state), int | None)
 assert_type(milepost.is_growing(state), bool)
+assert_type(milepost.items_waiting(state), int)
+assert_type(milepost.percent(0.5), str)
 assert_type(milepost.check(state), list[milepost.Finding])
 assert_type(milepost.item_counts(state), milepost.Counts)
 for happened in store.events("places"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -72,4 +73,6 @@ def _rows(settings: Iterable[milepost.Setting]) -> Iterable[list[str]]:
 
 def _value(value: Any) -> str:
     """A value as it stands in a file; a dash where there is none."""
-    return "-" if value is None else json.dumps(value, ensure_ascii=False)
+    if value is None:
+        return "-"
+    return "inf" if value == math.inf else json.dumps(value, ensure_ascii=False)

@@ -24,6 +24,13 @@ def command() -> int:
     suspects, recovery, last_error, writer, updated_at, next_command.
     """
     store = milepost.Store(options.store_path())
+    try:
+        store.check()
+    except milepost.StoreNotFoundError as error:
+        enabled = milepost.configuration().setting(milepost.JobConfig, "enabled")
+        if not enabled.value:
+            error.hint = f"milepost is OFF (enabled = false in {enabled.source}): nothing is kept"
+        raise
     worst = exit_codes.FINE
     sessions: list[dict[str, Any]] = []
     for name in store.names():
@@ -57,7 +64,7 @@ def _row(store: milepost.Store, view: milepost.View) -> dict[str, Any]:
         "in_flight": describe.in_flight(state),
         "suspects": describe.suspects(view),
         "recovery": describe.recovery(state),
-        "last_error": describe.last_error(state),
+        "last_error": describe.last_error(store, state),
         "writer": describe.writer(view.writer),
         "updated_at": output.iso(state.last_updated),
         "next_command": describe.next_command(store, view, store_option=options.store_path()),

@@ -82,8 +82,8 @@ def command(
 
     Without a TARGET or a table nothing is executed: it says what it found and did, the most urgent
     first. With --json one object: store, dry_run, statuses, recovery_details, proposals, failures
-    (each by session), their counts, and next_commands. Exit code 12: something is damaged or beyond
-    recovery; 1: a recovery failed.
+    (each by session), their counts, move_away (files with rows of before, that are in the way), and
+    next_commands. Exit code 12: something is damaged or beyond recovery; 1: a recovery failed.
 
     \b
     A TARGET says what may be executed, and carries its session on:

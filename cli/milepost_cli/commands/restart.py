@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import click
 
 import milepost
@@ -19,13 +17,21 @@ def command(name: str, *, dry_run: bool) -> None:
     """Begin session NAME anew: nothing counts as done any more, and the plan is asked for again.
 
     What was done stays in the older versions, as long as they are kept. With --json one object:
-    name, dry_run, version (of what is given up), new_version, next_command, undo_command.
+    name, dry_run, version (of what is given up), new_version, move_away (files with the rows of
+    before), next_command, undo_command.
     """
     store = milepost.Store(options.store_path())
     view = store.view(name)
-    again = describe.run_again(view.state, store_option=options.store_path())
     made = None if dry_run else store.restart(name)
-    saved = view.version if made is None else describe.version_before(store.versions(name), made)
+    saved, before, after, left = view.version, view.state, view.state, list[str]()
+    if made is not None:
+        # What is given up is what it was when its turn began: another writer may have got on.
+        saved = describe.version_before(store.versions(name), made)
+        if saved != made:  # or no older version is kept
+            before = store.load_progress(name, saved)
+        after = store.load_progress(name, made)
+        left = describe.left_behind(store, before, after)
+    again = describe.run_again(after, store_option=options.store_path())
     undo = describe.command("restore", name, str(saved), store_option=options.store_path())
     if options.json_wanted():
         output.document(
@@ -34,19 +40,17 @@ def command(name: str, *, dry_run: bool) -> None:
                 "dry_run": dry_run,
                 "version": saved,
                 "new_version": made,
+                "move_away": left,
                 "next_command": again,
                 "undo_command": None if dry_run else undo,
             }
         )
         return
-    done = page.progress_words(describe.counts(view.state))
+    done = page.progress_words(describe.counts(before))
     if dry_run:
         output.say(f"{output.safe(name)}: would begin anew, giving up: {done}")
         return
     output.say(f"{output.safe(name)}: begun anew as version {made}; given up: {done}")
-    for path, rows in view.state.outputs.items():
-        if rows.length_bytes:
-            full = os.path.normpath(os.path.join(store.path, path))
-            output.say(f"move away first, it has the rows of before: {output.safe(full)}")
-    output.say(f"next: {output.safe(again or 'run the program again')}")
+    for line in page.next_lines(again, left):
+        output.say(line)
     output.say(f"undo: {output.safe(undo)}")

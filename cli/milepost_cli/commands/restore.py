@@ -18,7 +18,8 @@ def command(name: str, version: int | None, *, dry_run: bool) -> None:
     """Make VERSION of session NAME its state again, as a new version; no version is lost by it.
 
     In a damaged session this also accepts the loss; without VERSION, it goes on from all that is
-    sure. With --json one object: name, dry_run, version, new_version, next_command, undo_command.
+    sure. With --json one object: name, dry_run, version, new_version, move_away (files with rows
+    that it knows nothing of), next_command, undo_command.
     """
     store = milepost.Store(options.store_path())
     if version is None and not store.view(name).is_lossy:
@@ -28,11 +29,13 @@ def command(name: str, version: int | None, *, dry_run: bool) -> None:
         )
     old = store.load_progress(name, version)
     made = None if dry_run else store.restore(name, version)
-    again = describe.run_again(old, store_option=options.store_path())
-    undo = None
+    now = old if made is None else store.load_progress(name)
+    again = describe.run_again(now, store_option=options.store_path())
+    undo, left = None, list[str]()
     if made is not None and version is not None:  # a loss that was accepted stays one
         before = describe.version_before(store.versions(name), made)
         undo = describe.command("restore", name, str(before), store_option=options.store_path())
+        left = describe.left_behind(store, store.load_progress(name, before), old)
     if options.json_wanted():
         output.document(
             {
@@ -40,6 +43,7 @@ def command(name: str, version: int | None, *, dry_run: bool) -> None:
                 "dry_run": dry_run,
                 "version": version,
                 "new_version": made,
+                "move_away": left,
                 "next_command": again,
                 "undo_command": undo,
             }
@@ -51,6 +55,7 @@ def command(name: str, version: int | None, *, dry_run: bool) -> None:
         output.say(f"{output.safe(name)}: would make {what} the state again")
         return
     output.say(f"{output.safe(name)}: {what} is the state again, as version {made}")
-    output.say(f"next: {output.safe(again or 'run the program again')}")
+    for line in page.next_lines(again, left):
+        output.say(line)
     if undo is not None:
         output.say(f"undo: {output.safe(undo)}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 import milepost
-from milepost_cli import describe, options, output
+from milepost_cli import describe, options, output, page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,7 @@ def command(name: str, *, keys: tuple[str, ...], error_type: str | None) -> None
     state = store.load_progress(name)
     kind = None if error_type is None else milepost.BatchErrorType[error_type.upper()]
     result = store.retry(name, keys=_meant(state, keys) if keys else None, error_type=kind)
-    again = describe.run_again(state, store_option=options.store_path())
+    again = describe.run_again(store.load_progress(name), store_option=options.store_path())
     if options.json_wanted():
         output.document({"name": name, **milepost.plain(result), "next_command": again})
         return
@@ -44,7 +44,8 @@ def command(name: str, *, keys: tuple[str, ...], error_type: str | None) -> None
     batches = output.counted(len(result.batches), "batch")
     items = output.counted(result.items, "failed item")
     output.say(f"{output.safe(name)}: put back to pending: {batches} with {items}")
-    output.say(f"next: {output.safe(again or 'run the program again')}")
+    for line in page.next_lines(again):
+        output.say(line)
 
 
 def _meant(state: milepost.SessionState, typed: Iterable[str]) -> list[milepost.Key]:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 import milepost
-from milepost_cli import describe, options, output
+from milepost_cli import describe, options, output, page
 
 
 @click.command(short_help="Take a session at once from a host that is gone.")
@@ -38,7 +38,8 @@ def command(name: str) -> None:
         return
     output.say(f"{output.safe(name)}: {_words(holder, was_locked=was_locked)}")
     if again:
-        output.say(f"next: {output.safe(again)}")
+        for line in page.next_lines(again):
+            output.say(line)
 
 
 def _say_whom_to_stop(error: milepost.AlreadyLockedError) -> None:

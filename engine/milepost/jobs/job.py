@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from milepost.errors import ConfigurationError
 from milepost.jobs.host import WHEN_COMPLETE
+from milepost.jobs.loop import refuse_while_importing
 from milepost.jobs.place import session_name
 from milepost.jobs.runner import Runner
 from milepost.session.arguments import check_choice, check_count, check_function, check_source
@@ -177,10 +178,13 @@ class Job(Generic[P, R]):
         executor: ExecutorOrFactory | None,
     ) -> dict[str, Any]:
         """What a run goes by: its own options, else those of the file, else the decorator's."""
-        said = configuration().job_options(self.name)
+        refuse_while_importing(f"job {self.name!r}")
+        settings = configuration()
+        said = settings.job_options(self.name)
         workers = said.workers if workers is None else workers
         attempts = said.attempts if attempts is None else attempts
-        executor = said.executor if executor is None else executor
+        if executor is None:
+            executor = settings.executor(self.name, is_async=is_async(self.function))
         if give_up_after is None:
             give_up_after = said.give_up_after
         give_up = self.give_up_after if give_up_after is None else give_up_after
@@ -204,6 +208,12 @@ class Job(Generic[P, R]):
         # Where the function is one for batches in this process, threads are what it has anyway.
         if executor is None or (executor == "threads" and self.executor is None):
             return self.executor
+        if isinstance(executor, str) and is_async(self.function):
+            raise ConfigurationError(
+                f"executor is {executor!r}, and job {self.name!r} is a coroutine function: it runs"
+                " as tasks of an event loop, in no executor",
+                hint="leave the executor out, or write the job with def",
+            )
         return self._fitting(executor)
 
     def _fitting(self, executor: ExecutorOrFactory | None) -> ExecutorOrFactory | None:

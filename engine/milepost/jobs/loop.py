@@ -30,7 +30,7 @@ _refusal: ContextVar[str] = ContextVar("milepost_refusal", default="")
 
 @contextlib.contextmanager
 def refusing_loops(reason: str) -> Generator[None]:
-    """In this block `resume` and `map` raise `ConfigurationError` with this reason.
+    """In this block loops, maps and runs of jobs raise `ConfigurationError` with this reason.
 
     For who imports a file only to see what is in it: a plain script would run to its end.
     """
@@ -41,10 +41,13 @@ def refusing_loops(reason: str) -> Generator[None]:
         _refusal.reset(token)
 
 
-def refuse_while_importing() -> None:
+def refuse_while_importing(what: str = "a loop") -> None:
     """Raise where a file is imported only to be looked at, or by a worker process of its own."""
     if reason := _refusal.get():
-        raise ConfigurationError(reason, hint="run it as a program: python FILE.py")
+        raise ConfigurationError(
+            f"{what} is not begun while {reason}",
+            hint='run it as a program: python FILE.py; or put it under: if __name__ == "__main__":',
+        )
     module = sys.modules.get("multiprocessing.process")
     if module is not None and getattr(module.current_process(), "_inheriting", False):
         raise ConfigurationError(

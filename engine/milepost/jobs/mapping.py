@@ -9,7 +9,7 @@ from milepost.jobs.loop import refuse_while_importing
 from milepost.jobs.place import Place
 from milepost.session.arguments import check_choice, check_source
 from milepost.session.dispatch import Rules
-from milepost.session.mapping import Mapped, mapped
+from milepost.session.mapping import Mapped, is_async, mapped
 from milepost.settings.configuration import configuration
 from milepost.work.retry import Backoff
 
@@ -122,14 +122,16 @@ def map(  # noqa: A001
         params=params,
         progress=progress,
     )
-    said, usual = configuration().job_options(name), Rules()
+    settings = configuration()
+    said, usual = settings.job_options(name), Rules()
     rules = Rules(
         _first(workers, said.workers, usual.workers),
         _first(attempts, said.attempts, usual.attempts),
         _first(give_up_after, said.give_up_after, usual.give_up_after),
         backoff or Backoff(),
     )
-    executor = said.executor if executor is None else executor
+    if executor is None:
+        executor = settings.executor(name, is_async=is_async(function))
     return mapped(function, host, source, rules, executor=executor, key=key, total=total)
 
 

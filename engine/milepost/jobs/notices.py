@@ -66,6 +66,11 @@ def complete_line(session: Session) -> str:
     )
 
 
+def failure_line(session: Session, key: str, reason: str) -> str:
+    """Why one batch failed, with the first line of it; `milepost show --failed` has all."""
+    return f"{session.name}: failed: {key}: {reason.strip().partition(chr(10))[0]:.200}"
+
+
 def waiting_line(session: Session, count: int, word: str) -> str:
     """What a run says of failures that it does not try again by itself."""
     what = counted(count, f"failed {word}")

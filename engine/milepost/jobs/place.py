@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -24,6 +24,12 @@ from milepost.types import JobConfig
 if TYPE_CHECKING:
     from milepost.session.session import Session
     from milepost.types import Durability
+
+_AGAIN: Final = {
+    True: "run it again to carry on",
+    False: "run it again with MILEPOST_AUTO_RESUME=1 to carry on",
+}
+"""What to do after a stop, by whether unfinished work is carried on by itself."""
 
 
 def session_name(name: str, config: JobConfig | None = None) -> str:
@@ -70,7 +76,7 @@ class Place:
         self._durability: Durability = durability
         self._remove: weakref.finalize[[str, int], Place] | None = None
         self.is_off = not self._enabled.value
-        self.again = "nothing was kept" if self.is_off else "run it again to carry on"
+        self.again = "nothing was kept" if self.is_off else _AGAIN[bool(self._auto_resume.value)]
 
     def open(self) -> Session:
         """Open the session. Errors: `UnfinishedError` where it may not be carried on."""

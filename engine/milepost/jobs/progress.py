@@ -16,6 +16,8 @@ from milepost.model.estimate import (
     batch_counts,
     is_growing,
     item_counts,
+    items_waiting,
+    percent,
     progress,
     remaining_ns,
 )
@@ -48,7 +50,7 @@ def progress_line(session: Session) -> str:
     words = plural(session.batch_word)
     parts = [session.name]
     if share is not None:
-        parts.append(f"at most {share:.0%}" if grows else f"{share:4.0%}")
+        parts.append(f"at most {percent(share)}" if grows else f"{percent(share):>4}")
     if (state.total_batches or 0) > 1:
         parts.append(f"{batches.completed:,}/{state.total_batches:,} {words}")
     finished = items.completed + items.failed + items.skipped
@@ -62,6 +64,8 @@ def progress_line(session: Session) -> str:
     left = remaining_ns(state)
     if left:
         parts.append(f"{'at least ' if grows else ''}{duration(left)} left")
+    elif waiting := items_waiting(state):
+        parts.append(f"{waiting:,} {'waits' if waiting == 1 else 'wait'} to be tried again")
     return " · ".join(parts)
 
 

@@ -2,18 +2,28 @@
 
 - Every number is safe for zero items, zero time and a clock that was set back: what cannot be known
   is `None`, never infinite, never negative.
+- How long a failed try waits is not in the state, so where much waits there is no forecast.
 - Failed and skipped items are finished: no forecast waits for them. Active batches count with what
   is left of them. Dead time is left out, because only time in which executions ran is divided by.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from milepost.model.state import Retrying
+from milepost.types import ItemStatus
+
 if TYPE_CHECKING:
     from milepost.model.state import ActiveBatch, SessionState
+
+_WAITING_SHARE_MAX: Final = 0.1
+"""Of what is left; where more of it waits to be tried again, it is the waits that count."""
+_ROUNDING: Final = 1e-9
+"""`0.29 * 100` is a little less than 29."""
 
 
 class Counts(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +70,12 @@ def item_counts(state: SessionState) -> Counts:
     )
 
 
+def items_waiting(state: SessionState) -> int:
+    """The pending items that were tried, and wait to be tried again."""
+    waiting = (*state.active_batches.values(), *state.pending_batches.values())
+    return sum(map(_waiting, waiting))
+
+
 def active_ns(state: SessionState, now_ns: int | None = None) -> int:
     """How long executions ran so far, the open one up to `now_ns` (default: its last event)."""
     execution = state.execution
@@ -79,7 +95,7 @@ def batch_active_ns(batch: ActiveBatch, now_ns: int | None = None) -> int:
 
 def batch_remaining_ns(batch: ActiveBatch, now_ns: int | None = None) -> int | None:
     """How long the rest of a batch should take at its own pace; `None` if that is unknown."""
-    if batch.items_expected is None or not batch.items_finished:
+    if batch.items_expected is None or not batch.items_finished or _is_held_up(batch):
         return None
     left = max(0, batch.items_expected - batch.items_finished)
     return _forecast(batch_active_ns(batch, now_ns), batch.items_finished, left)
@@ -89,22 +105,25 @@ def remaining_ns(state: SessionState, now_ns: int | None = None) -> int | None:
     """How long the rest of the session should take; `None` if that is unknown.
 
     Counted in batches, where an active one counts as the share of it that is finished. A session of
-    one batch, or one whose number of batches is not known, is counted in items.
+    one batch, or one whose number of batches is not known, is counted in items. Where more than a
+    tenth of what is left waits to be tried again, it is unknown.
     """
     if state.outcome is not None:
         return 0
     elapsed = active_ns(state, now_ns)
     counts = batch_counts(state)
     ended = counts.completed + counts.failed
+    batches = [*state.active_batches.values(), *state.pending_batches.values()]
+    held_up = sum(map(_is_held_up, batches))
     if state.total_batches is None or state.total_batches <= 1:
-        batches = [*state.active_batches.values(), *state.pending_batches.values()]
-        if not batches or any(batch.items_expected is None for batch in batches):
+        if not batches or held_up or any(batch.items_expected is None for batch in batches):
             return None
         items = item_counts(state)
         finished = items.completed + items.failed + items.skipped
         return _forecast(elapsed, finished, items.pending + items.processing)
     done = ended + sum(_share(batch) for batch in state.active_batches.values())
-    return _forecast(elapsed, done, state.total_batches - done)
+    left = state.total_batches - done
+    return None if held_up > _WAITING_SHARE_MAX * left else _forecast(elapsed, done, left)
 
 
 def is_growing(state: SessionState) -> bool:
@@ -121,8 +140,32 @@ def progress(state: SessionState) -> float | None:
         return None
     counts = batch_counts(state)
     waiting = [*state.active_batches.values(), *state.pending_batches.values()]
+    if state.total_batches == 1 and any(batch.items_expected is None for batch in waiting):
+        return None  # of many batches, those that ended are a share; of one, nothing is
     done = counts.completed + counts.failed + sum(_share(batch) for batch in waiting)
     return min(1.0, done / state.total_batches)
+
+
+def percent(share: float) -> str:
+    """A share for people, rounded down: `100%` is all of it."""
+    return f"{math.floor(share * 100 + _ROUNDING):.0f}%"
+
+
+def _waiting(batch: ActiveBatch) -> int:
+    # An item in hand, or put down by a death, was tried as well, but nothing went wrong with it.
+    if len(batch.open) <= batch.items_failed + batch.items_processing:
+        return 0
+    return sum(
+        item.status is ItemStatus.PENDING and item.attempts > 0 and item.error_message is not None
+        for item in list(batch.open.values())
+    )
+
+
+def _is_held_up(batch: ActiveBatch) -> bool:
+    """Whether its pace says nothing of how long the rest of it takes."""
+    if isinstance(batch.current_phase, Retrying):
+        return True
+    return _waiting(batch) > _WAITING_SHARE_MAX * (batch.items_pending + batch.items_processing)
 
 
 def _share(batch: ActiveBatch) -> float:

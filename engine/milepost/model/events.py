@@ -116,7 +116,7 @@ class ExecutionEnded(Event, frozen=True, tag=15):
     Attributes:
         epoch: The writer's turn.
         outcome: How it ended.
-        error_message: What ended it, if something did.
+        error_message: What ended it, if something did; a line `hint: …` at its end, what to try.
     """
 
     epoch: int

@@ -62,6 +62,11 @@ def _in_hand(state: SessionState) -> str:
     return f", with {count:,} {'item' if count == 1 else 'items'} in hand" if count else ""
 
 
+def _first_line(text: str) -> str:
+    # An error's other lines are its details, and what to try.
+    return next(iter(text.strip().splitlines()), "")
+
+
 def judge(state: SessionState, presence: Presence, *, is_copy: bool = False) -> Judgement:
     """The status of a session, from its state and whether its writer is there.
 
@@ -98,14 +103,15 @@ def judge(state: SessionState, presence: Presence, *, is_copy: bool = False) -> 
         if presence is Presence.SILENT:
             status, how = SessionStatus.STALE, "has been silent too long"
         elif latest.error_message:
-            status, how = SessionStatus.INTERRUPTED, f"died: {latest.error_message}"
+            status, how = SessionStatus.INTERRUPTED, f"died: {_first_line(latest.error_message)}"
         else:
             status, how = SessionStatus.INTERRUPTED, "ended and could not record it"
         return Judgement(status, f"{who} {how}" + _in_hand(state))
     if latest.outcome is Outcome.STOPPED:
         return Judgement(SessionStatus.STOPPED, "it was stopped on purpose")
     if latest.outcome is Outcome.INTERRUPTED:
-        return Judgement(SessionStatus.INTERRUPTED, latest.error_message or "a signal ended it")
+        why = _first_line(latest.error_message or "") or "a signal ended it"
+        return Judgement(SessionStatus.INTERRUPTED, why)
     return Judgement(
         SessionStatus.PENDING,
         "it was begun anew, or work was put back or added, since its last run",

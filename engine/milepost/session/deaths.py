@@ -114,11 +114,12 @@ def _failing(writer: Writer, sequence: int, suspect: Suspect, message: str) -> e
 
 def _message(suspect: Suspect, batch: ActiveBatch) -> str:
     """Why it is failed, with what is known of the deaths."""
-    known = [f"phase {_phase(batch.current_phase)}"]
-    if suspect.last_death:
-        known.insert(0, suspect.last_death)
+    known = [suspect.last_death] if suspect.last_death else []
+    if batch.current_phase is not BatchPhase.INITIALIZING:  # else nobody told one
+        known.append(f"phase {_phase(batch.current_phase)}")
     often = counted(suspect.deaths, "time")
-    return f"poison: its process died {often} in a row with this alone in hand ({', '.join(known)})"
+    how = f" ({', '.join(known)})" if known else ""
+    return f"poison: its process died {often} in a row with this alone in hand{how}"
 
 
 def _phase(phase: Phase) -> str:

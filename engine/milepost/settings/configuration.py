@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
+from milepost.errors import ConfigurationError
 from milepost.settings.environment import read_variable, unknown_variables, variable
 from milepost.settings.file import find_file
 from milepost.settings.schema import GROUPS, JobOptions, fields
@@ -83,7 +84,7 @@ class Configuration:
     ) -> Setting:
         """One setting. Errors: `ConfigurationError` naming the variable."""
         text = self.environment.get(variable(name))
-        if text is not None:
+        if text:  # an empty one is a variable that is not set
             return Setting(name, read_variable(kind, name, text), f"${variable(name)}")
         if self.file is not None:
             table = self._jobs().get(job) if job is not None else None
@@ -99,6 +100,22 @@ class Configuration:
         """What the file says of one job beside its `JobConfig`."""
         table = self._jobs().get(job, {})
         return JobOptions(**{name: table[name] for name in fields(JobOptions) if name in table})
+
+    def executor(self, job: str, *, is_async: bool) -> str | None:
+        """The executor that the file names for one job; none for tasks, which run in this process.
+
+        Errors: `ConfigurationError` naming file and line where tasks are to run anywhere else.
+        """
+        name = self.job_options(job).executor
+        if self.file is None or name is None or not is_async:
+            return name
+        if name == "threads":
+            return None
+        raise ConfigurationError(
+            f'{self.file.where("job", job, "executor")}: [job."{job}"]: executor is {name!r}, and'
+            " what runs is a coroutine function: it runs as tasks of an event loop, in no executor",
+            hint="take it out, or write the function with def",
+        )
 
     def store(self) -> Setting | None:
         """The store that the file names, relative to its folder."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 FILE: Final = "milepost.toml"
 PROJECT_FILE: Final = "pyproject.toml"
 STORE_MARKER: Final = "MILEPOST"
+_BOM: Final = b"\xef\xbb\xbf"
+_SPEAKS: Final = re.compile(
+    rb"^(?:\xef\xbb\xbf)?[ \t]*\[*[ \t]*([\"']?)tool\1[ \t]*\.[ \t]*([\"']?)milepost\2[ \t]*[].=]",
+    re.MULTILINE,
+)
+"""A line of a `pyproject.toml` that is for us, also where the file as a whole cannot be read."""
 
 _told: str | None = None
 
@@ -43,11 +50,14 @@ def searching_from(folder: str | os.PathLike[str]) -> Generator[None]:
 
 
 def search_start() -> str:
-    """Where the search begins: the main script's folder; without a script, the current one."""
+    """Where the search begins: the main script's folder; without a script, the current one.
+
+    Of a script behind a link it is the real folder, as it is on `sys.path`.
+    """
     if _told is not None:
         return os.path.abspath(_told)
     script = getattr(sys.modules.get("__main__"), "__file__", None)
-    return os.path.dirname(os.path.abspath(script)) if script else os.getcwd()
+    return os.path.dirname(os.path.realpath(script)) if script else os.getcwd()
 
 
 class ConfigFile:
@@ -124,6 +134,10 @@ def _read(path: str) -> ConfigFile | None:
         raise ConfigurationError(
             f"{path} cannot be read: {error.strerror}", hint="make it readable"
         ) from error
+    except RecursionError:  # its traceback would tell a thousand times the same
+        raise ConfigurationError(
+            f"{path} is nested too deeply to be read", hint="take the deepest value out"
+        ) from None
 
 
 @functools.lru_cache(maxsize=8)
@@ -139,12 +153,12 @@ def _parsed(path: str, _version: tuple[int, ...]) -> ConfigFile | None:
     try:
         text = data.decode()
         told: Any = tomllib.loads(text)
-    except ValueError as error:  # TOML, or UTF-8
-        if is_project:
+    except (ValueError, RecursionError) as error:  # TOML, or UTF-8
+        if is_project and not _SPEAKS.search(data):
             return None  # other tools complain of it in their own words
-        raise ConfigurationError(
-            f"{path} is not TOML: {error}", hint='correct it; a setting is a line: name = "value"'
-        ) from error
+        if isinstance(error, RecursionError):
+            raise
+        raise _no_toml(path, data, error) from error
     root: Place = ()
     if is_project:
         root = ("tool", "milepost")
@@ -155,3 +169,19 @@ def _parsed(path: str, _version: tuple[int, ...]) -> ConfigFile | None:
     file = ConfigFile(path, text, cast("dict[str, Any]", told), root)
     check_file(file.table, file.where)
     return file
+
+
+def _no_toml(path: str, data: bytes, error: ValueError) -> ConfigurationError:
+    if data.startswith(_BOM):
+        return ConfigurationError(
+            f"{path}:1: the file begins with a BOM (byte order mark), and is not TOML",
+            hint="save it as UTF-8 without a BOM",
+        )
+    why, place = str(error), path
+    if isinstance(error, UnicodeDecodeError):
+        why = f"it is not UTF-8: {error.reason}"
+        line = data.count(b"\n", 0, error.start) + 1
+        place = f"{path}:{line}"
+    return ConfigurationError(
+        f"{place} is not TOML: {why}", hint='correct it; a setting is a line: name = "value"'
+    )

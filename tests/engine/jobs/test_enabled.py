@@ -15,6 +15,7 @@ import pytest
 
 import milepost
 from milepost import Batch, JobConfig, SessionStatus
+from milepost.jobs.place import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -241,6 +242,17 @@ def test_without_auto_resume_an_unfinished_session_is_an_error(
     assert seen == ["a", "b"]
 
 
+def test_what_stops_says_what_carries_it_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def again() -> str:
+        return Place("work", tmp_path / "s", "buffered").again
+
+    assert again() == "run it again to carry on"
+    monkeypatch.setenv("MILEPOST_AUTO_RESUME", "0")
+    assert again() == "run it again with MILEPOST_AUTO_RESUME=1 to carry on"
+
+
 def test_without_auto_resume_an_unfinished_loop_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -375,3 +387,26 @@ def test_the_file_names_what_the_batches_run_in(tmp_path: Path) -> None:
 
     assert work.run(progress=False).failures == {}
     assert kinds == ["RemoteBatch"], "in another process it would not be seen here"
+
+
+async def echo(item: int) -> int:
+    return item
+
+
+def test_tasks_take_threads_from_the_file_and_refuse_what_else_it_names(tmp_path: Path) -> None:
+    async def mapped(name: str) -> list[int]:
+        items = milepost.map(echo, range(3), name, store=tmp_path / "s", progress=False)
+        return [result async for _, result in items]
+
+    async def body(batch: Batch) -> None:
+        """A batch with nothing in it."""
+
+    says(tmp_path, '[job.m]\nexecutor = "threads"\n[job.j]\nexecutor = "threads"\n')
+    assert sorted(asyncio.run(mapped("m"))) == [0, 1, 2]
+    work = milepost.job("j", batches=["a"], store=tmp_path / "s", progress=False)(body)
+    assert work.run().completed == 1
+    says(tmp_path, '[job.m2]\nexecutor = "processes"\n[job.j]\nexecutor = "dask://h:1"\n')
+    for line, call in ((2, lambda: asyncio.run(mapped("m2"))), (4, work.run)):
+        with pytest.raises(milepost.ConfigurationError, match="a coroutine function") as caught:
+            call()
+        assert caught.value.message.startswith(f"{tmp_path / 'milepost.toml'}:{line}: ")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from milepost.model import events as e
 from milepost.model.estimate import (
     active_ns,
     batch_active_ns,
@@ -16,11 +17,13 @@ from milepost.model.estimate import (
     batch_remaining_ns,
     is_growing,
     item_counts,
+    items_waiting,
+    percent,
     progress,
     remaining_ns,
 )
 from milepost.model.state import ActiveBatch, SessionState, SessionStatistics, success_rate
-from milepost.types import ItemStatus, Outcome
+from milepost.types import BatchErrorType, ItemStatus, Outcome
 from support.histories import SECOND_NS, START_NS, UID, History, Story, folded, histories
 
 HOUR_NS = 3_600 * SECOND_NS
@@ -295,7 +298,7 @@ def test_growing_work_is_forecast_by_what_is_known_of_it() -> None:
     story.wait(4)
     story.done("seed")
     assert not is_growing(story.state)
-    assert (remaining_ns(story.state), progress(story.state)) == (None, 0.0)
+    assert (remaining_ns(story.state), progress(story.state)) == (None, None)
     story.add("a", "b", "c")
     assert is_growing(story.state)
     # Three more of four seconds each, at the least.
@@ -346,3 +349,69 @@ def test_items_known_by_position_are_counted_like_others() -> None:
     assert progress(story.state) == 0.2
     assert remaining_ns(story.state) == 16 * SECOND_NS
     assert not is_growing(story.state)
+
+
+def tried(story: Story, key: int, error: str | None = "Retry: busy") -> None:
+    """An item was taken, and put down again."""
+    story.item(key, ItemStatus.PROCESSING)
+    story.happen(e.ItemUpdated, 0, key, ItemStatus.PENDING, None, error)
+
+
+def test_where_much_waits_to_be_tried_again_there_is_no_forecast() -> None:
+    story = Story()
+    story.run()
+    story.total(1)
+    batch = story.start(items_total=40)
+    story.wait(4)
+    story.done(*range(10))
+    tried(story, 10, None)  # put down, and nothing was wrong with it
+    for key in (11, 12, 13):
+        tried(story, key)
+    assert items_waiting(story.state) == 3
+    assert remaining_ns(story.state) == batch_remaining_ns(batch) == 12 * SECOND_NS
+    tried(story, 14)  # more than a tenth of the 30 that are left
+    assert items_waiting(story.state) == 4
+    assert (remaining_ns(story.state), batch_remaining_ns(batch)) == (None, None)
+    story.item(14, ItemStatus.PROCESSING)
+    assert remaining_ns(story.state) == 12 * SECOND_NS, "it is in hand again"
+    story.item(15, ItemStatus.FAILED)
+    assert items_waiting(story.state) == 3, "what failed waits for nothing in this run"
+
+
+def test_batches_that_wait_to_be_tried_again_hold_up_the_session() -> None:
+    story = Story()
+    story.run()
+    story.total(3)
+    story.start(0)
+    story.wait(4)
+    story.end(0)
+    assert remaining_ns(story.state) == 8 * SECOND_NS
+    story.start(1)
+    story.happen(e.BatchAttemptFailed, 1, "busy", BatchErrorType.NETWORK_ERROR, 60_000)
+    assert remaining_ns(story.state) is None
+    story.start(1)
+    assert remaining_ns(story.state) == 8 * SECOND_NS
+
+
+def test_a_batch_of_unknown_size_is_no_share_of_itself() -> None:
+    story = Story()
+    story.run()
+    story.total(1)
+    story.start()
+    story.done(*range(23))
+    assert progress(story.state) is None
+    story.total(2)
+    story.start(1)
+    story.end(1)
+    assert progress(story.state) == 0.5, "one of the two batches has ended"
+    story.total(1)
+    story.end(0)
+    assert progress(story.state) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("share", "told"),
+    [(0.0, "0%"), (0.29, "29%"), (0.4199, "41%"), (300 / 301, "99%"), (1.0, "100%")],
+)
+def test_only_all_of_it_is_100_percent(share: float, told: str) -> None:
+    assert percent(share) == told

@@ -166,7 +166,7 @@ def test_a_superseded_writer_is_told_and_leaves_no_trace_in_its_successors_work(
         assert not view.is_lossy
         (tail,) = [each for each in view.findings if each.rule == "superseded-tail"]
         assert tail.path == "journal/2.2.journal"
-        assert "superseded" in tail.message
+        assert "a writer was superseded, or they had been dropped" in tail.message
         store.session("work").close()
 
 

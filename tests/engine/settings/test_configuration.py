@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -88,7 +89,6 @@ def test_every_field_can_be_set(kind: type[msgspec.Struct], here: Path) -> None:
         ("MILEPOST_MAX_RECOVERY_ATTEMPTS", "many"),
         ("MILEPOST_MAX_RECOVERY_ATTEMPTS", "1.5"),
         ("MILEPOST_MAX_RECOVERY_ATTEMPTS", "0"),
-        ("MILEPOST_MAX_RECOVERY_ATTEMPTS", ""),
         ("MILEPOST_RECOVERY_DELAY_SECONDS", "nan"),
         ("MILEPOST_RECOVERY_DELAY_SECONDS", "-1"),
         ("MILEPOST_AUTO_RECOVERY_ENABLED", "perhaps"),
@@ -98,6 +98,52 @@ def test_a_wrong_variable_is_refused_by_name(name: str, text: str) -> None:
     with pytest.raises(milepost.ConfigurationError) as caught:
         said_by({name: text}).group(milepost.RecoveryConfig)
     assert caught.value.message.startswith(f"${name}: ")
+
+
+def test_an_empty_variable_is_one_that_is_not_set() -> None:
+    for name in milepost.JobConfig.__struct_fields__:
+        empty = said_by({f"MILEPOST_{name.upper()}": ""})
+        assert empty.setting(milepost.JobConfig, name) == said_by({}).setting(
+            milepost.JobConfig, name
+        )
+
+
+@pytest.mark.parametrize(
+    ("field", "most", "beyond"),
+    [
+        ("cleanup_interval_hours", "1e9", ["inf", "1e300", "1000000001"]),
+        ("max_detailed_progress_items", str(2**63 - 1), [str(2**63), str(2**64)]),
+    ],
+)
+def test_what_cannot_be_kept_or_waited_for_is_refused_with_its_bound(
+    field: str, most: str, beyond: list[str], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = {"cleanup_interval_hours": "at most 1,000,000,000"}.get(field, "less than 2**63")
+    for text in beyond:
+        (here / "milepost.toml").write_text(f"{field} = {text}\n")
+        with pytest.raises(milepost.ConfigurationError, match=re.escape(bound)) as caught:
+            milepost.Store(here / "s")
+        assert f"{field} is " in caught.value.message
+    (here / "milepost.toml").unlink()
+    monkeypatch.setenv(f"MILEPOST_{field.upper()}", most)
+    store = milepost.Store(here / "s")
+    for _ in range(2):  # the second opening asks whether the clean-up is due
+        with store.session("x") as session:
+            session.start_batch("a")
+    assert store.cleanup().skipped == {}
+
+
+def test_an_executor_of_the_file_is_not_for_tasks(here: Path) -> None:
+    file = here / "milepost.toml"
+    file.write_text('[job.x]\nexecutor = "threads"\n[job.y]\nexecutor = "processes"\n')
+    said = milepost.configuration()
+    assert said.executor("x", is_async=False) == "threads"
+    assert said.executor("x", is_async=True) is None
+    assert said.executor("y", is_async=False) == "processes"
+    assert said.executor("z", is_async=True) is None
+    with pytest.raises(milepost.ConfigurationError, match="in no executor") as caught:
+        said.executor("y", is_async=True)
+    assert caught.value.message.startswith(f'{file}:4: [job."y"]: ')
 
 
 def test_the_order_is_environment_then_job_then_file_then_code_then_default(

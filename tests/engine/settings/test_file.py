@@ -63,6 +63,18 @@ def test_the_search_begins_at_the_main_script(
     assert milepost.search_start() == str(tmp_path / "here")
 
 
+def test_of_a_script_behind_a_link_the_real_folder_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "x.py").write_text("")
+    (tmp_path / "bin" / "x").symlink_to(tmp_path / "work" / "x.py")
+    script = str(tmp_path / "bin" / "x")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", script, raising=False)
+    assert milepost.search_start() == str(tmp_path / "work")
+
+
 def test_a_file_that_changed_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "milepost.toml"
     for number in (5, 77):
@@ -128,6 +140,65 @@ def test_what_is_no_toml_says_where(tmp_path: Path) -> None:
     with pytest.raises(milepost.ConfigurationError, match="line 2, column 5") as caught:
         find_file(os.fspath(tmp_path))
     assert str(path) in caught.value.message
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(milepost.ConfigurationError, match="is not TOML"):
+    path.write_bytes(b"x = 1\n# \xff\xfe")
+    with pytest.raises(milepost.ConfigurationError, match="is not TOML") as caught:
         find_file(os.fspath(tmp_path))
+    assert caught.value.message.startswith(f"{path}:2 ")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('[project]\n<<<<<<< HEAD\n[tool.milepost]\nstore = "s"\n', 2),
+        ('[tool.milepost]\nstore = "s"\nstore = "s"\n', 3),
+        ('[ tool . "milepost" ]\nstore = \n', 2),
+        ("['tool'.milepost]\n=\n", 2),
+        ('[[tool.milepost.recover]]\nsession = "s"\ncommand = [\n]]\n', 4),
+        ('[tool.milepost.job."crawl"]\nworkers = 1 2\n', 2),
+        ('tool.milepost.store = "s"\nname = = 1\n', 2),
+    ],
+)
+def test_a_broken_project_file_that_speaks_to_us_is_not_passed_over(
+    text: str, line: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "pyproject.toml"
+    path.write_text(text)
+    with pytest.raises(milepost.ConfigurationError, match=f"line {line}, ") as caught:
+        find_file(os.fspath(tmp_path))
+    assert caught.value.message.startswith(f"{path} is not TOML: ")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# [tool.milepost]\n= 1",
+        "[tool.milepost-helper]\n= 1",
+        "[mytool.milepost]\n= 1",
+        "[tool.uv.sources]\nmilepost = = 1",
+        f"[tool.other]\nmilepost = {'[' * 3000}{']' * 3000}",
+    ],
+    ids=lambda text: text[:20],
+)
+def test_a_broken_project_file_of_others_is_passed_over(text: str, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    assert found(tmp_path) is None
+
+
+@pytest.mark.parametrize("name", ["milepost.toml", "pyproject.toml"])
+def test_a_byte_order_mark_is_called_by_its_name(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_text("[tool.milepost]\n", encoding="utf-8-sig")
+    with pytest.raises(milepost.ConfigurationError, match="BOM") as caught:
+        find_file(os.fspath(tmp_path))
+    assert caught.value.message.startswith(f"{path}:1: ")
+    assert caught.value.hint == "save it as UTF-8 without a BOM"
+
+
+@pytest.mark.parametrize("text", [f"store = {'[' * 3000}{']' * 3000}", f"store{'.a' * 3000} = 1"])
+def test_what_is_nested_too_deeply_is_told_in_a_line(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "milepost.toml"
+    path.write_text(text)
+    with pytest.raises(milepost.ConfigurationError, match="nested too deeply") as caught:
+        find_file(os.fspath(tmp_path))
+    assert caught.value.message.startswith(str(path))
+    assert caught.value.__suppress_context__, "its traceback is a thousand lines"
