@@ -270,7 +270,7 @@ class Store:
         owner = older.thread
         is_other_task = older.is_of_other_task
         if not is_other_task and (owner is working_thread() or not owner.is_alive()):
-            older.supersede()
+            older.give_way()
             return
         who = "another task" if is_other_task else f"thread {owner.name!r}"
         raise AlreadyLockedError(

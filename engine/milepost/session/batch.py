@@ -56,6 +56,8 @@ class Batch:
         label: What people call it.
         payload: What it is about: what the plan says, or what it was started with.
         left_in_hand: What loops over its items had in hand when an error dropped them.
+        loops: How many loops over its items were begun.
+        times_put_down: How often items that one had in hand were made to wait again.
     """
 
     def __init__(
@@ -65,6 +67,8 @@ class Batch:
         self._writer = writer
         self._meter = Meter()
         self.left_in_hand: set[Key] = set()
+        self.loops = 0
+        self.times_put_down = 0
         self.number = number
         self.key = key
         self.label = label
@@ -209,13 +213,16 @@ class Batch:
             batch = self._require_items()
             in_hand = [key for key in keys if batch.status_of(key) is ItemStatus.PROCESSING]
             if in_hand:
+                self.times_put_down += 1
                 self.end_items([self.change(key, ItemStatus.PENDING) for key in in_hand], [], [])
 
-    def put_down_left(self) -> None:
-        """What dropped loops had in hand waits again, because another one begins."""
+    def begin_loop(self) -> int:
+        """What dropped loops had in hand waits again, because another one begins: its number."""
         left, self.left_in_hand = self.left_in_hand, set()
         if left and self.status is BatchStatus.PROCESSING:
             self.put_down(left)
+        self.loops += 1
+        return self.loops
 
     def advance_positions(
         self,

@@ -258,6 +258,15 @@ class Dispatch(Generic[T]):
         changes, self._changes = self._changes, []
         taken, self._taken = self._taken, []
         slips, self._slips = self._slips, []
+        try:
+            self._record(changes, taken, slips)
+        except BaseException:
+            self._changes = changes  # they are given up with what is in hand
+            raise
+        for slip in slips:
+            slip.close()
+
+    def _record(self, changes: list[ItemChange], taken: list[Key], slips: list[Slip]) -> None:
         if taken:
             self._begin_run()
         feed: Feed[Any] = self._feed
@@ -266,8 +275,6 @@ class Dispatch(Generic[T]):
                 self._batch.advance_positions(changes, taken, slips, feed)
         elif changes or taken:
             self._batch.end_items(changes, taken, slips)
-        for slip in slips:
-            slip.close()
 
     def put_down(self) -> list[Key]:
         """What is in hand is given up: late rows of it are refused. Returns what that was."""

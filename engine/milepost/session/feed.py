@@ -63,7 +63,8 @@ class Feed(Generic[T]):
         self._unmet: set[Key] = set()
         self._again: deque[Taken[T]] = deque()
         self._found: deque[Key] = deque()
-        self._looked = False
+        self._looked_at: int | None = None
+        self._unmet_added = 0
         self._met: set[Key] = set()
         self._met_most = _MET_LEAST
         self.duplicates = 0
@@ -82,18 +83,17 @@ class Feed(Generic[T]):
 
     def _meet(self, recorded: ActiveBatch) -> None:
         self._unmet = {*recorded.done, *recorded.finished, *recorded.open, *recorded.queued}
+        self._unmet_added = recorded.items_added
 
     @property
     def vanished(self) -> int:
         """How many keys of earlier runs the source no longer has; known at the end of it."""
-        recorded = self._batch.recorded
-        return max(0, len(self._unmet) - (recorded.items_added if recorded is not None else 0))
+        return max(0, len(self._unmet) - self._unmet_added)
 
     def consider(self, item: T) -> Taken[T] | None:
         """The next item of the source, if it is to be run now."""
         key = self._key(item)
-        known = key in self._unmet
-        self._unmet.discard(key)
+        known = self._is_met_first(key)
         recorded = self._batch.recorded
         if recorded is not None and recorded.is_done(key):
             self.duplicates += not known
@@ -107,6 +107,18 @@ class Feed(Generic[T]):
             self._consider_failed(Taken(key, item), progress)
             return None
         return Taken(key, item)
+
+    def _is_met_first(self, key: Key) -> bool:
+        """Whether it is an item of an earlier run that was not met in this loop; now it is."""
+        if key not in self._unmet:
+            return False
+        self._unmet.discard(key)
+        recorded = self._batch.recorded
+        if recorded is not None:
+            item = recorded.open.get(key) or recorded.finished.get(key)
+            # Of those that are done without details, nobody knows whether they were found.
+            self._unmet_added -= item.is_added if item is not None else key in recorded.queued
+        return True
 
     def _meet_now(self, key: Key) -> None:
         """Remember what was met, for as long as no record would tell that it was."""
@@ -183,7 +195,7 @@ class Feed(Generic[T]):
                 payload = item.payload
             else:
                 continue
-            self._unmet.discard(key)
+            self._is_met_first(key)
             self._meet_now(key)
             return Taken(key, _value(key, payload))
         return None
@@ -193,12 +205,12 @@ class Feed(Generic[T]):
             return self._refill_alone(recorded)
 
     def _refill_alone(self, recorded: ActiveBatch) -> bool:
-        if not self._looked:
-            self._looked = True
+        if self._looked_at != self._batch.times_put_down:
+            is_first, self._looked_at = self._looked_at is None, self._batch.times_put_down
             for key, item in recorded.open.items():
                 if not item.is_added or key in self._met:
                     continue
-                if item.status is ItemStatus.FAILED:
+                if item.status is ItemStatus.FAILED and is_first:
                     self._meet_now(key)
                     self._consider_failed(Taken(key, _value(key, item.payload)), item)
                 elif item.status is ItemStatus.PENDING:

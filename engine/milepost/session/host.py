@@ -41,13 +41,14 @@ class Host:
 
     def __init__(self, batch: Batch | None = None) -> None:
         self._batch = batch
+        self._number = 0
 
     def open(self) -> Batch:
         """The batch whose items these are, begun or not. It may wait for the disk."""
         if self._batch is None:
             raise ClosedError("these items belong to no batch")
         wait_for_left()
-        self._batch.put_down_left()
+        self._number = self._batch.begin_loop()
         return self._batch
 
     def attach(self) -> None:
@@ -68,12 +69,13 @@ class Host:
         """Called when the loop was left before its end: what it had in hand may come again.
 
         Where an error that nobody knows of has dropped a plain loop, it stays in hand until another
-        loop begins: whoever catches the error sees what it was. So it does at the program's end.
+        loop begins: whoever catches the error sees what it was. So does that of a loop that is left
+        when another one has begun since, which may have taken it; and all at the program's end.
         """
         batch = self._batch
         if batch is None or not in_hand or isinstance(error, _ENDS):
             return
-        if error is None and not on_purpose:
+        if (error is None and not on_purpose) or batch.loops != self._number:
             batch.left_in_hand.update(in_hand)
             return
         with contextlib.suppress(MilepostError):  # a batch that has ended has nothing in hand

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-from inspect import isasyncgen
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from milepost.errors import ConfigurationError, ConsumerError, MilepostError
@@ -52,6 +51,7 @@ class Items(Workload[T]):
         self._has_begun = False
         self._gathered: list[Taken[T]] = []
         self._is_given_out = True
+        self._unrecorded: tuple[Key, ...] = ()
         self._slip: Slip | None = None
 
     # Iterating.
@@ -72,7 +72,7 @@ class Items(Workload[T]):
         except (StopIteration, StopRequested):
             raise
         except BaseException as error:
-            if self._is_end(error):
+            if self._host.owns_session or not isinstance(error, ConsumerError):
                 self._failure = error
                 self._close(error, on_purpose=False)
             raise
@@ -98,6 +98,8 @@ class Items(Workload[T]):
         return self._give_out()
 
     async def __anext__(self) -> T:
+        from asyncio import CancelledError  # noqa: PLC0415  # a plain loop should not pay for it
+
         self._task_consumer.check()
         if self._ended:
             self._refuse_after_failure()
@@ -107,22 +109,12 @@ class Items(Workload[T]):
         except (StopAsyncIteration, StopRequested):
             raise
         except BaseException as error:
-            if self._is_end(error):
+            # In a batch the loop may go on where a task was cancelled that waited for an item.
+            may_go_on = isinstance(error, (ConsumerError, CancelledError))
+            if self._host.owns_session or not may_go_on:
                 self._failure = error
                 await self._close_async(error, on_purpose=False)
             raise
-
-    def _is_end(self, error: BaseException) -> bool:
-        """Whether nothing more can come after this: asked again, it would seem to be the end.
-
-        In a batch the loop may go on where somebody else was refused, or a waiting task cancelled.
-        """
-        if self._host.owns_session:
-            return True
-        if isinstance(error, Exception):
-            return not isinstance(error, ConsumerError)
-        # A generator that was cancelled where it waits has ended.
-        return isasyncgen(self._async_source) and self._async_source.ag_frame is None
 
     async def _advance_async(self) -> T:
         feed = await self._prepared_async()
@@ -193,7 +185,9 @@ class Items(Workload[T]):
             self._has_begun = True
         # Whatever interrupts us, what was in hand is not acknowledged a second time.
         done, self.keys, self.key = self.keys, (), None
+        self._unrecorded = done
         self._record(batch, done, taken)
+        self._unrecorded = ()
         self._is_given_out = False
         self.key = taken[0].key
         self.keys = (self.key,) if len(taken) == 1 else tuple(each.key for each in taken)
@@ -204,7 +198,9 @@ class Items(Workload[T]):
             return
         done, self.keys, self.key = self.keys, (), None
         if done:
+            self._unrecorded = done
             self._record(self._owned(), done, [])
+            self._unrecorded = ()
 
     def _record(self, batch: Batch, done: tuple[Key, ...], taken: list[Taken[T]]) -> None:
         if self._slip is None and not self._verdicts and self._is_one_by_one:
@@ -245,6 +241,7 @@ class Items(Workload[T]):
         batch.end_items(changes, [], [])
 
     def _put_down(self) -> tuple[Key, ...]:
-        in_hand, self.keys, self.key = self.keys, (), None
+        in_hand, self.keys, self.key = (*self.keys, *self._unrecorded), (), None
+        self._unrecorded = ()
         self._slip = None
         return in_hand

@@ -198,7 +198,7 @@ class Outputs:
             elif file.length_bytes:
                 raise OutputError(
                     f"the output {full} has {file.length_bytes:,} bytes that this session did not"
-                    " write, or wrote before it was begun anew",
+                    " write, or wrote before it was begun anew or restored",
                     hint="move the file away, or use another name",
                 )
         except BaseException:

@@ -742,8 +742,17 @@ class Session:
             except (SupersededError, ClosedError):
                 return
 
+    def give_way(self) -> None:
+        """Make room for a newer session of the same name in this process: its run ends here."""
+        if self.executing:
+            self._outcome = Outcome.INTERRUPTED
+            self._error_message = "it was left, and the same program began again"
+            with contextlib.suppress(MilepostError):
+                self._end_execution()
+        self.supersede()
+
     def supersede(self) -> None:
-        """Give way to a newer session of the same name in this process."""
+        """Write nothing more, not even how the run ended: somebody else has the session now."""
         unregister(self._writer.folder.root, self)
         self._writer.supersede()
 

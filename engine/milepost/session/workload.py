@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import AsyncIterable, Collection, Iterable, Iterator, Sized
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
@@ -100,6 +101,7 @@ class Workload(Generic[T]):
         self.keys: tuple[Key, ...] = ()
         self._refusal: MilepostError | None = None
         self._failure: BaseException | None = None
+        self._was_cancelled = False  # in the source, and it has given nothing since
         self._is_async = False
         self._opening: Lock | None = None
         self._ended = False
@@ -128,7 +130,7 @@ class Workload(Generic[T]):
     async def _prepared_async(self) -> Feed[T]:
         if self._feed is not None:
             return self._feed
-        from asyncio import Lock  # noqa: PLC0415  # a plain loop should not pay for it
+        from asyncio import CancelledError, Lock  # noqa: PLC0415  # a plain loop should not pay
 
         self._is_async = True
         self._opening = self._opening or Lock()
@@ -140,8 +142,9 @@ class Workload(Generic[T]):
                 # Opening a session waits for the disk, and for other writers.
                 return self._attach(await aside(self._open))
             except BaseException as error:
-                self._failure = error
-                await self._close_async(error, on_purpose=False)
+                if self._host.owns_session or not isinstance(error, CancelledError):
+                    self._failure = error
+                    await self._close_async(error, on_purpose=False)
                 raise
 
     def _open(self) -> Feed[T]:
@@ -194,9 +197,19 @@ class Workload(Generic[T]):
     async def _next_of_source_async(self, feed: Feed[T]) -> Taken[T] | None:
         if self._async_source is None:
             return self._next_of_source(feed)
+        was_cancelled, self._was_cancelled = self._was_cancelled, True
         async for item in self._async_source:
+            was_cancelled = False
             if (taken := feed.consider(item)) is not None:
+                self._was_cancelled = False
                 return taken
+        if was_cancelled:
+            raise ClosedError(
+                "the source was cancelled while it was asked, and asked again it ended: nobody"
+                " knows whether it has more",
+                hint="loop over a new one: it goes on with what is not done",
+            )
+        self._was_cancelled = False
         return None
 
     # What a body may ask for and say.
@@ -282,10 +295,12 @@ class Workload(Generic[T]):
         """
         self._prepared()
         try:
-            return self._owned().session.open_output(path, self._slip_in_hand)
+            output = self._owned().session.open_output(path, self._slip_in_hand)
         except MilepostError as error:
             self._refused(error)
             raise
+        self._refusal = None  # it was dealt with
+        return output
 
     def skip(self, reason: str = "", *, key: Key | None = None) -> None:
         """Leave out the item in hand, on purpose and for good; it is recorded with the next.
@@ -321,7 +336,9 @@ class Workload(Generic[T]):
         """Have it known, where the loop is left for it, what the work was refused for."""
         error.session_uid = self._owned().session.live.uid
         if self._host.owns_session:
-            self._refusal = error
+            # Without its traceback: that holds the frame that holds this loop, so that nobody would
+            # ever drop it.
+            self._refusal = copy.copy(error).with_traceback(None)
             with contextlib.suppress(MilepostError):
                 self._owned().session.begin_execution()
 
@@ -329,10 +346,12 @@ class Workload(Generic[T]):
         """The same in an event loop, which it does not keep waiting for the disk."""
         await self._prepared_async()
         try:
-            return await aside(self._owned().session.open_output, path, self._slip_in_hand)
+            output = await aside(self._owned().session.open_output, path, self._slip_in_hand)
         except MilepostError as error:
             await aside(self._refused, error)
             raise
+        self._refusal = None
+        return output
 
     def _slip_in_hand(self) -> Slip | None:
         """Where rows go that are written in the loop's body."""

@@ -476,7 +476,7 @@ def test_an_async_generator_that_was_cancelled_is_not_taken_for_its_end(tmp_path
         assert await anext(items) == 0
         with pytest.raises(TimeoutError):
             await pull(items)
-        with pytest.raises(milepost.ClosedError, match="ended with CancelledError"):
+        with pytest.raises(milepost.ClosedError, match="the source was cancelled"):
             await anext(items)
 
     with milepost.Store(tmp_path).session("work") as session:
@@ -496,6 +496,105 @@ def test_a_key_function_that_would_end_a_loop_is_an_error(
     with pytest.raises(RuntimeError, match=rf"key= raised {error.__name__} for 2"):
         for _ in loop:
             pass
+
+
+def test_a_loop_that_was_cancelled_behind_the_end_of_its_source_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every recording goes aside, so that a cancel can meet it.
+    monkeypatch.setattr(Writer, "takes_at_once", never)
+
+    async def source() -> AsyncIterator[int]:
+        for number in range(3):
+            yield number
+
+    async def run(batch: milepost.Batch) -> list[int]:
+        batch.add_many(range(10, 13))
+        items = batch.items(source())
+        seen: list[int] = []
+        while True:
+            asking = asyncio.ensure_future(anext(items))
+            for _ in range(len(seen)):  # each time at another step
+                await asyncio.sleep(0)
+            asking.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                seen.append(await asking)
+                continue
+            try:
+                seen.append(await asyncio.ensure_future(anext(items)))
+            except StopAsyncIteration:
+                return seen
+
+    with milepost.Store(tmp_path).session("work") as session:
+        batch = session.start_batch("b")
+        assert asyncio.run(run(batch)) == [0, 1, 2, 10, 11, 12]
+        assert batch.complete() is BatchStatus.COMPLETED
+
+
+@pytest.mark.parametrize("is_growing", [False, True])
+@pytest.mark.parametrize("shape", ["loop", "map"])
+def test_what_could_not_be_recorded_is_given_out_by_the_next_loop(
+    tmp_path: Path, is_growing: bool, shape: str
+) -> None:
+    with milepost.Store(tmp_path).session("work") as session:
+        batch = session.start_batch("b")
+        source = None if is_growing else ["a", "b", "c"]
+        if is_growing:
+            batch.add_many(["a", "b", "c"])
+        seen: list[str] = []
+        items: Any = batch.items(source) if shape == "loop" else batch.map(str, source, workers=1)
+        with pytest.raises(milepost.EncodingError):
+            for each in items:
+                seen.append(each if shape == "loop" else each[0])
+                if seen[-1] == "b":
+                    items.fail("\udc80")  # no text that can be stored
+        seen += _each(batch.items(source))
+        assert seen == ["a", "b", "b", "c"]
+        assert batch.complete() is BatchStatus.COMPLETED
+
+
+def test_a_loop_that_is_closed_late_takes_nothing_from_the_next_one(tmp_path: Path) -> None:
+    with milepost.Store(tmp_path).session("work") as session:
+        batch = session.start_batch("b")
+        lines = [f"line {number}" for number in range(6)]
+        first = batch.items(lines, key="position")
+        for line in first:
+            if line == "line 3":
+                break
+        seen: list[str] = []
+        for line in batch.items(lines, key="position"):
+            seen.append(line)
+            first.close()
+        assert seen == lines[3:]
+        assert batch.progress.items_processed == 6
+
+
+def test_what_an_inner_loop_puts_down_is_given_out_by_the_outer_one(tmp_path: Path) -> None:
+    with milepost.Store(tmp_path).session("work") as session:
+        batch = session.start_batch("b")
+        batch.add_many(range(300))  # more than are looked at ahead
+        seen: list[int] = []
+        for item in batch.items():
+            seen.append(item)
+            if len(seen) == 256:
+                for _ in batch.items():
+                    break
+        assert sorted(seen) == list(range(300))
+        assert batch.complete() is BatchStatus.COMPLETED
+
+
+def test_what_vanished_is_counted_beside_what_is_found(tmp_path: Path) -> None:
+    first = milepost.resume(range(6), "work", store=tmp_path, progress=False)
+    for item in first:
+        if item == 2:
+            first.add_many([100, 101])
+        if item == 4:
+            break
+    again = milepost.resume(range(2, 6), "work", store=tmp_path, progress=False)
+    for item in again:
+        if item < 10:
+            again.add(item + 200)
+    assert again.vanished == 2
 
 
 # Whose error it is, and whose row.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import importlib
 import os
 import signal
 import subprocess
@@ -474,19 +473,47 @@ def processes() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
 
 
-def loky_processes() -> Any:
-    loky: Any = importlib.import_module("loky")
-    # Of their own, and not those that every user of loky in this process shares.
-    return loky.ProcessPoolExecutor(2)
-
-
-@pytest.mark.parametrize("make", [processes, loky_processes])
-def test_what_kills_its_worker_process_is_failed_and_the_rest_is_done(
-    tmp_path: Path, make: Any
-) -> None:
-    found = results(kill_on_five, range(9), tmp_path, workers=2, executor=make)
+def test_what_kills_its_worker_process_is_failed_and_the_rest_is_done(tmp_path: Path) -> None:
+    found = results(kill_on_five, range(9), tmp_path, workers=2, executor=processes)
     assert [number for number, _ in found] == [0, 1, 2, 3, 4, 6, 7, 8]
-    failed = view(tmp_path).state.failed_batches[0].partial_progress.open
+    only_five_is_failed(tmp_path)
+
+
+WITH_LOKY = """
+import loky, milepost, os, signal
+
+def kill_on_five(number):
+    if number == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+if __name__ == "__main__":
+    make = lambda: loky.get_reusable_executor(2)
+    for number, _ in milepost.map(
+        kill_on_five, range(9), "crawl", store="s", workers=2, executor=make, progress=False
+    ):
+        print(number)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL here")
+def test_what_kills_its_loky_worker_is_failed_and_the_rest_is_done(tmp_path: Path) -> None:
+    # As a program: loky keeps descriptors of a pool that broke.
+    (tmp_path / "program.py").write_text(WITH_LOKY)
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_SECONDS,
+    )
+    assert sorted(done.stdout.split()) == ["0", "1", "2", "3", "4", "6", "7", "8"]
+    only_five_is_failed(tmp_path / "s")
+
+
+def only_five_is_failed(store: Path) -> None:
+    failed = view(store).state.failed_batches[0].partial_progress.open
     assert list(failed) == [5]
     assert "poison" in str(failed[5].error_message)
     assert not failed[5].is_recoverable

@@ -406,6 +406,60 @@ def some(folder: Path, rows: Path, most: int, *, kill: bool = False) -> None:
     assert in_child(body).code == 0
 
 
+def test_what_is_refused_stays_refused_in_the_same_program(tmp_path: Path, rows: Path) -> None:
+    def run() -> None:
+        items = crawl(tmp_path, "ab")
+        out = items.open(rows)
+        for item in items:
+            out.write(item)
+
+    run()
+    rows.write_text("ab somebody's")
+    for _ in range(3):
+        with pytest.raises(DamagedError, match="behind the 2 that were acknowledged"):
+            run()
+        # Nobody holds on to the session, though the error was caught.
+        state = store_in(tmp_path).view("crawl").state
+        assert state.executions[-1].outcome is not None
+    assert rows.read_text() == "ab somebody's"
+
+
+def test_a_refusal_that_was_dealt_with_is_no_error_of_the_run(tmp_path: Path, rows: Path) -> None:
+    rows.write_text("somebody's")
+    items = crawl(tmp_path, "ab")
+    with pytest.raises(milepost.OutputError):
+        items.open(rows)
+    out = items.open(tmp_path / "another.txt")
+    for item in items:
+        out.write(item)
+        if item == "b":
+            break
+    items.close()
+    run = store_in(tmp_path).view("crawl").state.executions[-1]
+    assert (run.outcome, run.error_message) == (Outcome.STOPPED, None)
+
+
+def test_a_run_that_a_later_one_takes_the_place_of_leaves_no_doubt(
+    tmp_path: Path, rows: Path
+) -> None:
+    # As in a notebook: names live on when the body raised, and the cell is run again.
+    first = crawl(tmp_path, "abc")
+    out = first.open(rows)
+    with contextlib.suppress(ValueError):
+        for item in first:
+            out.write(item)
+            if item == "b":
+                raise ValueError("the body")
+    rows.write_text("a somebody's")
+    with pytest.raises(DamagedError, match="behind the 1 that were acknowledged"):
+        crawl(tmp_path, "abc").open(rows)
+    assert rows.read_text() == "a somebody's"
+    runs = store_in(tmp_path).view("crawl").state.executions
+    assert runs[0].outcome is Outcome.INTERRUPTED
+    with pytest.raises(SupersededError):
+        next(first)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_what_somebody_appended_between_two_runs_is_not_cut_off(tmp_path: Path, rows: Path) -> None:
     some(tmp_path, rows, 2)
