@@ -83,7 +83,8 @@ def checked(
     except msgspec.ValidationError as error:
         words = next((told for plain, told in _KINDS.items() if _is_of(plain, wanted)), str(error))
         raise ConfigurationError(
-            f"{where}: {name} is {value!r}; it must be {words}", hint="correct it, or take it out"
+            f"{where}: {name} is {value!r:.80}; it must be {words}",
+            hint="correct it, or take it out",
         ) from error
     try:
         kind(**{name: found})
@@ -111,7 +112,7 @@ def check_file(table: dict[str, Any], where: Callable[..., str]) -> None:
             _check_jobs(value, where)
         elif key == "store":
             if not isinstance(value, str) or not value:
-                _refuse(f"{where(key)}: store is {value!r}; it must be a folder", "name one")
+                _refuse(f"{where(key)}: store is {value!r:.80}; it must be a folder", "name one")
         elif key in known:
             table[key] = checked(known[key][0], key, value, where=where(key))
         else:

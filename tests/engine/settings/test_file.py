@@ -198,7 +198,11 @@ def test_a_byte_order_mark_is_called_by_its_name(name: str, tmp_path: Path) -> N
 def test_what_is_nested_too_deeply_is_told_in_a_line(text: str, tmp_path: Path) -> None:
     path = tmp_path / "milepost.toml"
     path.write_text(text)
-    with pytest.raises(milepost.ConfigurationError, match="nested too deeply") as caught:
+    # Some versions of Python read any depth of dotted keys: then it is no folder.
+    words = "nested too deeply|it must be a folder"
+    with pytest.raises(milepost.ConfigurationError, match=words) as caught:
         find_file(os.fspath(tmp_path))
     assert caught.value.message.startswith(str(path))
-    assert caught.value.__suppress_context__, "its traceback is a thousand lines"
+    assert len(caught.value.message) < len(str(path)) + 200
+    error = caught.value
+    assert error.__suppress_context__ or error.__context__ is None, "a thousand lines of it"

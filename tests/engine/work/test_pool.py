@@ -10,6 +10,7 @@ import threading
 import weakref
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from importlib.machinery import ModuleSpec
+from pickle import PicklingError
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -405,7 +406,7 @@ def test_a_result_that_does_not_load_is_the_fault_of_its_call() -> None:
         assert not ended.is_break
         found[what] = ended.error or ended.value
     assert isinstance(found["odd"], TypeError)
-    assert "pickle" in str(found["no function"])
+    assert isinstance(found["no function"], (AttributeError, PicklingError))
     assert found["function"] is give
     assert found["data"] == {"a": [1, (2, None)]}
     pool.close(wait=True)
