@@ -78,6 +78,9 @@ class Engine:
 
         Errors: `ClosedError` after `close`; whatever making it raises.
         """
+        executor = self._executor
+        if executor is not None and not self.is_closed:
+            return executor  # for each call: no lock
         with self._making:
             if self.is_closed:
                 raise ClosedError("the executor of a run that has ended takes no more calls")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Final
+
+_TO_BE_RUN: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 
 
 def check_returned(value: object, what: str) -> None:
@@ -10,15 +13,16 @@ def check_returned(value: object, what: str) -> None:
 
     Errors: `TypeError`, which names `what` returned it.
     """
-    if inspect.iscoroutine(value):
+    if not isinstance(value, _TO_BE_RUN):
+        return
+    if isinstance(value, CoroutineType):
         value.close()  # else Python warns of it later
         raise TypeError(
             f"{what} returned a coroutine, so nothing was done; write it with async def, and await"
             " what it calls"
         )
-    if inspect.isgenerator(value) or inspect.isasyncgen(value):
-        kind = "a generator" if inspect.isgenerator(value) else "an async generator"
-        raise TypeError(
-            f"{what} returned {kind}, so nothing was done; write it without yield, and return a"
-            " list where there is something to return"
-        )
+    kind = "a generator" if isinstance(value, GeneratorType) else "an async generator"
+    raise TypeError(
+        f"{what} returned {kind}, so nothing was done; write it without yield, and return a list"
+        " where there is something to return"
+    )
