@@ -118,9 +118,8 @@ class Remote:
         alone = False
         while True:
             with self._gate.passing(alone=alone), self._noting_faults():
-                generation = (
-                    self._engine.generation
-                )  # read first: read late, it is that of a good one
+                # Read first: read late, it may be that of a good one made meanwhile.
+                generation = self._engine.generation
                 future = self._submit(batch)
                 self._wait(future)
                 if not self._engine.has_broken(future):

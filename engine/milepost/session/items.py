@@ -143,6 +143,8 @@ class Items(Workload[T]):
         self._gather_rest(feed, found)
 
     async def _gather_async(self, feed: Feed[T]) -> None:
+        if not self._is_given_out:
+            return  # it was recorded as taken for a task that was cancelled: just that is given out
         found = self._gathered
         while self._wants_more(found):
             taken = await self._next_of_source_async(feed)

@@ -9,6 +9,7 @@ import sys
 import threading
 import weakref
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
+from functools import partial
 from importlib.machinery import ModuleSpec
 from pickle import PicklingError
 from types import ModuleType, SimpleNamespace
@@ -173,14 +174,15 @@ def test_a_maker_of_something_else() -> None:
         pool.submit("a", str)
 
 
+def another(made: list[Broken]) -> Broken:
+    """One more that breaks, noted among those that were made."""
+    made.append(Broken())
+    return made[-1]
+
+
 def test_one_that_was_closed_makes_nothing_and_takes_nothing() -> None:
     made: list[Broken] = []
-
-    def make() -> Broken:
-        made.append(Broken())
-        return made[-1]
-
-    engine = Engine(make, 1)
+    engine = Engine(partial(another, made), 1)
     future = engine.submit(str)
     engine.close(wait=False)
     future.set_exception(BrokenExecutor("its processes were ended"))
@@ -195,12 +197,7 @@ def test_one_that_was_closed_makes_nothing_and_takes_nothing() -> None:
 
 def test_that_a_call_broke_is_seen_with_no_executor_there() -> None:
     made: list[Broken] = []
-
-    def make() -> Broken:
-        made.append(Broken())
-        return made[-1]
-
-    engine = Engine(make, 1)
+    engine = Engine(partial(another, made), 1)
     future = engine.submit(str)
     future.set_exception(BrokenExecutor("a worker died"))
     engine.rebuild(engine.generation)  # another one saw it first
