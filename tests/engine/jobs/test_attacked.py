@@ -12,6 +12,7 @@ import pytest
 
 import milepost
 from milepost import BatchStatus, ItemStatus, Outcome
+from milepost.model.state import Suspect
 from milepost.session.writer import Writer
 
 if TYPE_CHECKING:
@@ -97,6 +98,39 @@ def test_what_was_taken_for_a_cancelled_task_comes_again(
         batch = session.start_batch("b")
         assert asyncio.run(crawl(batch)) == list(range(10))
         assert batch.progress.items_processed == 10
+
+
+def test_what_was_taken_for_a_cancelled_task_is_given_out_as_it_was_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Writer, "takes_at_once", never)
+    recorded, go_on = threading.Event(), threading.Event()
+    plain = milepost.Batch.end_items
+
+    def slowly(*given: Any) -> None:
+        plain(*given)
+        recorded.set()
+        assert go_on.wait(60)
+
+    monkeypatch.setattr(milepost.Batch, "end_items", slowly)
+
+    async def crawl(batch: milepost.Batch) -> list[list[int]]:
+        suspects = batch.session.live.suspects
+        suspects.append(Suspect(batch.number, 99))  # while there is one, chunks hold one item
+        items = batch.items(range(4), chunk=3)
+        asking = asyncio.ensure_future(anext(items))
+        await asyncio.to_thread(recorded.wait)
+        asking.cancel()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        suspects.clear()
+        return [chunk async for chunk in items]
+
+    with milepost.Store(tmp_path).session("work") as session:
+        batch = session.start_batch("b")
+        assert asyncio.run(crawl(batch)) == [[0], [1, 2, 3]]
+        assert batch.progress.items_processed == 4
 
 
 def test_items_found_on_the_way_and_left_keep_a_batch_from_ending_well(tmp_path: Path) -> None:
