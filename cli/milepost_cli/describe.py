@@ -1,6 +1,8 @@
 """A session as one plain object: what `show --json` prints, and what plain `show` is made from.
 
-Everything is computed from a `milepost.View`, so nothing here reads or writes a store.
+- Everything is computed from a `milepost.View`, so nothing here reads or writes a store.
+- It is long because it is one object: each field, and the next command among them, has a function
+  of its own.
 """
 
 from __future__ import annotations

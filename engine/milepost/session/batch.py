@@ -1,4 +1,9 @@
-"""A batch in hand: what a job's body and a hand-written loop talk to."""
+"""A batch in hand: what a job's body and a hand-written loop talk to.
+
+- What is recorded is checked first, then committed as an event; what it means is the fold's matter.
+- It is long because it is one face, and a third of it signatures and what they promise: how loops
+  and maps go through its items has files of its own.
+"""
 
 from __future__ import annotations
 
