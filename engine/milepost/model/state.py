@@ -86,7 +86,7 @@ class ItemProgress(msgspec.Struct, array_like=True, gc=False):
         error_message: What was last wrong with it.
         error_type: Of what kind that was.
         is_recoverable: Whether trying again can help.
-        is_added: Whether it was found on the way, so that no source yields it.
+        is_added: Whether it was found on the way, so that no source need yield it.
         payload: What it is, where that is more than its key; kept until it is done.
     """
 
@@ -233,10 +233,13 @@ class ActiveBatch(msgspec.Struct, array_like=True):
 
     @property
     def items_expected(self) -> int | None:
-        """How many items it has as far as is known now, those found on the way too."""
-        if self.items_total is not None:
-            return self.items_total + self.items_added
-        return self.items_known if self.items_added else None
+        """How many items it has as far as is known now, those found on the way too.
+
+        While it grows that is the least it can be: what was found may be in the source, too.
+        """
+        if not self.items_added:
+            return self.items_total
+        return max(self.items_total or 0, self.items_known)
 
     @property
     def is_growing(self) -> bool:
@@ -266,6 +269,11 @@ class ActiveBatch(msgspec.Struct, array_like=True):
 
         left = batch_remaining_ns(self)
         return None if left is None else _sure_time(self.updated_ns + left)
+
+    def is_addable(self, key: Key) -> bool:
+        """Whether it is not done and nobody noted that it was found on the way."""
+        item = self.open.get(key)
+        return not item.is_added if item is not None else not self.is_known(key)
 
     def is_done(self, key: Key) -> bool:
         """Whether the item is completed or skipped: never to be run again."""

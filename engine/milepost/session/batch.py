@@ -63,6 +63,7 @@ class Batch:
         left_in_hand: What loops over its items had in hand when an error dropped them.
         loops: How many loops over its items were begun.
         times_put_down: How often items that one had in hand were made to wait again.
+        found_again: Items of a source that were found on the way, too, the earliest first.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Batch:
         self.left_in_hand: set[Key] = set()
         self.loops = 0
         self.times_put_down = 0
+        self.found_again: list[Key] = []
         self.number = number
         self.key = key
         self.label = label
@@ -277,7 +279,11 @@ class Batch:
         return bool(self.add_many([item], key=None if key is None else lambda _item: key))
 
     def add_many(self, items: Iterable[Any], *, key: Callable[[Any], Key] | None = None) -> int:
-        """Add items that were found on the way, in one record; returns how many are new."""
+        """Add items that were found on the way, in one record; returns how many are new.
+
+        One that a source gave and that is not done is not new, but noted: should the source have it
+        no more when work is taken up again, it runs all the same.
+        """
         fresh: dict[Key, Any] = {}
         for item in items:
             if item is None:
@@ -294,11 +300,13 @@ class Batch:
                     f"the items of batch {self.key!r} are known by their position",
                     hint="hand in key= a function to add to them",
                 )
-            keys = [each for each in fresh if not batch.is_known(each)]
+            keys = [each for each in fresh if batch.is_addable(each)]
+            again = [each for each in keys if each in batch.open]
             for start in range(0, len(keys), _ADDED_MAX):
                 part = keys[start : start + _ADDED_MAX]
                 self._commit_added(part, [fresh[each] for each in part])
-        return len(keys)
+            self.found_again += again
+        return len(keys) - len(again)
 
     async def aadd(self, item: Any, *, key: Key | None = None) -> bool:
         """As `add`, in an event loop, which it does not keep waiting for the disk."""

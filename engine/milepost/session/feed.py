@@ -64,6 +64,7 @@ class Feed(Generic[T]):
         self._again: deque[Taken[T]] = deque()
         self._found: deque[Key] = deque()
         self._looked_at: int | None = None
+        self._heard_of = 0
         self._unmet_added = 0
         self._met: set[Key] = set()
         self._met_most = _MET_LEAST
@@ -72,7 +73,9 @@ class Feed(Generic[T]):
         recorded = batch.recorded
         if recorded is not None:
             self._refuse_other_kind(recorded)
-            self._meet(recorded)
+            with batch.lock:  # others may add meanwhile
+                self._heard_of = len(batch.found_again)
+                self._meet(recorded)
 
     def _refuse_other_kind(self, recorded: ActiveBatch) -> None:
         if recorded.is_positional:
@@ -112,6 +115,7 @@ class Feed(Generic[T]):
         """Whether it is an item of an earlier run that was not met in this loop; now it is."""
         if key not in self._unmet:
             return False
+        self._hear_of_found()
         self._unmet.discard(key)
         recorded = self._batch.recorded
         if recorded is not None:
@@ -124,20 +128,9 @@ class Feed(Generic[T]):
         """Remember what was met, for as long as no record would tell that it was."""
         recorded = self._batch.recorded
         if recorded is not None and len(self._met) >= self._met_most:
-            self._met = {each for each in self._met if self._may_come_again(each, recorded)}
+            self._met = {each for each in self._met if not recorded.is_done(each)}
             self._met_most = max(_MET_LEAST, 2 * len(self._met))
         self._met.add(key)
-
-    @staticmethod
-    def _may_come_again(key: Key, recorded: ActiveBatch) -> bool:
-        """Whether an item would be given out once more, for all that is recorded of it.
-
-        What is found on the way may be in the source, too.
-        """
-        item = recorded.open.get(key)
-        if item is not None:
-            return item.is_added
-        return key in recorded.queued or not recorded.is_done(key)
 
     def next_from(self, source: Iterator[T]) -> Taken[T] | None:
         """The next item that the source has to be run; `None` at its end."""
@@ -189,16 +182,26 @@ class Feed(Generic[T]):
             if key in self._met:
                 continue  # the source had it, too
             item = recorded.open.get(key)
-            if key in recorded.queued:
-                payload = recorded.queued[key]
-            elif item is not None and item.status is ItemStatus.PENDING:
-                payload = item.payload
-            else:
+            if item is None and key not in recorded.queued:
+                continue  # it is done
+            if item is not None and item.status is ItemStatus.PROCESSING:
                 continue
+            taken = Taken(key, _value(key, item.payload if item else recorded.queued[key]))
             self._is_met_first(key)
             self._meet_now(key)
-            return Taken(key, _value(key, payload))
+            if item is None or item.status is ItemStatus.PENDING:
+                return taken
+            self._consider_failed(taken, item)
         return None
+
+    def _hear_of_found(self) -> None:
+        """Count what the batch knew from a source among what was found, from when it was."""
+        found = self._batch.found_again
+        while self._heard_of < len(found):
+            key = found[self._heard_of]
+            self._heard_of += 1
+            self._unmet_added += key in self._unmet
+            self._found.append(key)
 
     def _refill(self, recorded: ActiveBatch) -> bool:
         with self._batch.lock:  # others may add while this is gone through
@@ -207,14 +210,13 @@ class Feed(Generic[T]):
     def _refill_alone(self, recorded: ActiveBatch) -> bool:
         if self._looked_at != self._batch.times_put_down:
             is_first, self._looked_at = self._looked_at is None, self._batch.times_put_down
-            for key, item in recorded.open.items():
-                if not item.is_added or key in self._met:
-                    continue
-                if item.status is ItemStatus.FAILED and is_first:
-                    self._meet_now(key)
-                    self._consider_failed(Taken(key, _value(key, item.payload)), item)
-                elif item.status is ItemStatus.PENDING:
-                    self._found.append(key)
+            waiting = {ItemStatus.PENDING, ItemStatus.FAILED} if is_first else {ItemStatus.PENDING}
+            self._found.extend(
+                key
+                for key, item in recorded.open.items()
+                if item.is_added and item.status in waiting and key not in self._met
+            )
+        self._hear_of_found()
         if not self._found:
             # A share at a time: a dict whose front was emptied is walked over again and again.
             count = max(_QUEUED_LEAST, len(recorded.queued) // _QUEUED_SHARE)

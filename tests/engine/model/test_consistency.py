@@ -404,7 +404,14 @@ def test_items_found_on_the_way_are_expected() -> None:
     story.add("b", "c")
     story.done("a", "b", "c")
     assert check(story.state) == []
-    story.done("d")
+    story.done("d")  # while work grows, a total is what is known of at least
+    assert check(story.state) == []
+
+
+def test_more_items_than_there_should_be_are_told_of() -> None:
+    story = Story()
+    story.start(0, items_total=1)
+    story.done("a", "b")
     (finding,) = check(story.state)
     assert (finding.rule, finding.is_error) == ("items-total", False)
-    assert finding.message.endswith("finished 4 of 3 items")
+    assert finding.message.endswith("finished 2 of 1 items")

@@ -47,7 +47,24 @@ def test_what_was_ever_seen_is_not_queued() -> None:
     story.items(("done", COMPLETED), ("skipped", SKIPPED), ("failed", FAILED), ("mine", PROCESSING))
     story.add("done", "skipped", "failed", "mine", "new")
     assert list(batch.queued) == ["new"]
-    assert batch.items_added == 1
+
+
+def test_what_a_source_gave_is_found_where_it_is_and_once() -> None:
+    story, batch = begun(item_cap=0)
+    story.items(("done", COMPLETED), ("failed", FAILED), ("mine", PROCESSING))
+    story.add("done", "failed", "mine", payloads=[None, {"depth": 1}, None])
+    story.add("failed", payloads=[{"depth": 2}])
+    assert not batch.queued
+    assert batch.items_added == 2
+    failed, mine = batch.open["failed"], batch.open["mine"]
+    assert (failed.status, failed.attempts, failed.payload) == (FAILED, 1, {"depth": 1})
+    assert (mine.status, mine.is_added, mine.payload) == (PROCESSING, True, None)
+    assert [batch.is_addable(key) for key in ("done", "failed", "mine", "new")] == [
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_an_item_that_is_taken_leaves_the_queue_with_its_payload() -> None:
@@ -102,9 +119,11 @@ def test_the_counts_of_growing_work() -> None:
     assert (batch.is_growing, batch.items_expected, batch.items_pending) == (True, 4, 3)
     story.finish(("a", COMPLETED), taken=["b"])
     assert (batch.items_expected, batch.items_pending, batch.items_known) == (4, 1, 4)
+    story.progress(items_total=3)
+    assert (batch.items_expected, batch.items_pending) == (4, 1)
     story.progress(items_total=10)
-    # With a source of ten there are ten and the three that nobody planned.
-    assert batch.items_expected == 13
+    # What was found may be among the ten, so nobody can promise more than these.
+    assert (batch.items_expected, batch.items_pending) == (10, 7)
 
 
 def test_work_is_in_the_queue_through_every_turn_of_a_batch() -> None:

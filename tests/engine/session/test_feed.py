@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import os
 import threading
 import tracemalloc
@@ -143,6 +144,107 @@ def test_what_is_done_is_not_added_again(tmp_path: Path) -> None:
         items.add("b")
     assert all_of(loop(["a"], tmp_path)) == []
     assert state(tmp_path).total_items_processed == 2
+
+
+def left_in_hand(store: Path, source: list[Any], **options: Any) -> None:
+    """A run that takes the first item and is left."""
+    items = loop(source, store, **options)
+    next(items)
+    items.close()
+
+
+def test_what_was_in_hand_and_the_source_has_lost_is_run_where_it_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left_in_hand(tmp_path, ["a", "b"])
+    items = loop(["b"], tmp_path)
+    seen: list[str] = []
+    for item in items:
+        seen.append(item)
+        assert not items.add("a")  # nothing new: it runs once
+    assert seen == ["b", "a"]
+    assert (items.vanished, items.duplicates) == (0, 0)
+    assert state(tmp_path).total_items_processed == 2
+    assert milepost.check(state(tmp_path)) == []
+    assert "no longer in the source" not in capsys.readouterr().err
+
+
+def test_it_comes_as_it_was_found(tmp_path: Path) -> None:
+    def page(number: int, depth: int) -> dict[str, int]:
+        return {"id": number, "depth": depth}
+
+    by_id = operator.itemgetter("id")
+    left_in_hand(tmp_path, [page(1, 0), page(2, 0)], key=by_id)
+    items = loop([page(2, 0)], tmp_path, key=by_id)
+    seen: list[Any] = []
+    for item in items:
+        seen.append(item)
+        items.add(page(1, 1))
+    assert seen == [page(2, 0), page(1, 1)]
+
+
+def test_what_failed_and_the_source_has_lost_is_tried_again_where_it_is_found(
+    tmp_path: Path,
+) -> None:
+    def fails(source: list[str]) -> list[str]:
+        seen: list[str] = []
+        with loop(source, tmp_path) as items:
+            for item in items:
+                seen.append(item)
+                items.add("a")
+                if item == "a":
+                    items.fail(TimeoutError("too slow"))
+        assert items.vanished == 0
+        return seen
+
+    assert fails(["a"]) == ["a"]
+    assert fails(["b"]) == ["b", "a"]
+    items = loop([], tmp_path)  # found, so that no source need have it
+    assert all_of(items) == ["a"]
+
+
+def test_what_a_source_gave_and_was_found_in_hand_outlives_the_source(tmp_path: Path) -> None:
+    items = loop(["a", "b"], tmp_path)
+    assert next(items) == "a"
+    items.add("a")
+    items.close()
+    assert all_of(loop([], tmp_path)) == ["a"]
+    assert all_of(loop(["b"], tmp_path)) == ["b"]
+
+
+@pytest.mark.parametrize("chunk", [None, 3])
+def test_what_is_found_before_the_source_comes_to_it_runs_once_and_in_its_place(
+    tmp_path: Path, chunk: int | None
+) -> None:
+    left_in_hand(tmp_path, ["z", "a"])
+    source = ["a", "b", *map(str, range(1_000)), "z"]
+    items = loop(source, tmp_path, chunk=chunk)
+    seen: list[str] = []
+    for item in items:
+        seen += item if chunk else [item]
+        items.add_many(["z", "a", *seen[-3:]])
+    assert seen == source
+    assert (items.vanished, items.duplicates) == (0, 0)
+    assert milepost.check(state(tmp_path)) == []
+
+
+def test_a_map_runs_what_its_source_has_lost_where_it_is_found(tmp_path: Path) -> None:
+    left_in_hand(tmp_path, ["a", "b"])
+    seen: list[str] = []
+    with milepost.map(str, ["b"], "crawl", store=tmp_path, progress=False) as items:
+        for item, _ in items:
+            seen.append(item)
+            items.add("a")
+    assert seen == ["b", "a"]
+
+
+def test_what_is_in_the_source_and_found_is_counted_once(tmp_path: Path) -> None:
+    everything = [f"page {number}" for number in range(100)]
+    items = loop(everything, tmp_path)
+    for _ in items:
+        items.add_many(everything)
+        assert items.session.live.active_batches[0].items_expected == 100
+    assert items.session.live.total_items_processed == 100
 
 
 def test_items_without_a_source_that_are_added_by_a_map(tmp_path: Path) -> None:

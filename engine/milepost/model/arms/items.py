@@ -51,7 +51,12 @@ def items_added(state: SessionState, event: e.ItemsAdded) -> SessionState:
     if len(payloads) != len(event.keys):
         raise FoldError(f"{len(event.keys)} items came with {len(payloads)} payloads")
     for key, payload in zip(event.keys, payloads, strict=True):
-        if not batch.is_known(key):
+        item = batch.open.get(key)
+        if item is not None:
+            if not item.is_added:  # its source may have it no more
+                item.is_added, item.payload = True, payload
+                batch.items_added += 1
+        elif not batch.is_known(key):
             batch.queued[key] = payload
             batch.items_added += 1
     batch.updated_ns = event.at_ns
