@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
@@ -249,8 +250,16 @@ class Runner:
     def _run_body(self, batch: Batch) -> None:
         if self._remote is not None:
             self._remote.run(batch)
-        else:
-            check_returned(self._job(batch), f"the function of batch {batch.key!r}")
+            return
+        try:
+            returned = self._job(batch)
+        except (KeyboardInterrupt, SystemExit):
+            # In a thread, work of the body's own ends so, for a signal that stops us as well.
+            is_main = threading.current_thread() is threading.main_thread()
+            if is_main or not self._session.stop_requested:
+                raise
+            raise StopRequested from None
+        check_returned(returned, f"the function of batch {batch.key!r}")
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds

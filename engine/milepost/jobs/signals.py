@@ -2,7 +2,7 @@
 
 - Handlers are set in the main thread only, only over Python's defaults, and are put back. The one
   by which `asyncio.run` cancels its main task is such a default. Where work runs in the body of
-  other work, both are stopped.
+  other work, both are stopped; so is work in other threads, which can set no handlers.
 - The first signal asks the work to stop. What is in hand after `GRACE_SECONDS` is dropped, and
   a second signal drops it at once: then `KeyboardInterrupt` (or `SystemExit(143)`) is raised where
   the work is.
@@ -31,6 +31,9 @@ GRACE_SECONDS: Final = 5.0
 TELLING_SECONDS: Final = 0.5
 """Who stops sooner need not say that it is about to."""
 EXIT_TERMINATED: Final = 143
+
+_in_threads: Final[set[StopSignals]] = set()
+"""Work of threads that can set no handlers."""
 
 
 class StopSignals:
@@ -61,6 +64,12 @@ class StopSignals:
                 if before is default or _is_of_asyncio(before) or _owner(before) is not None:
                     self.before[number] = before
                     signal.signal(number, self._handle)
+            return self
+        _in_threads.add(self)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            owner = _owner(signal.getsignal(number))
+            if owner is not None and not owner.closed and owner.received is not None:
+                self.note(owner.received)  # it came before us
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -69,6 +78,7 @@ class StopSignals:
     def close(self) -> None:
         """Put the handlers back; a second time does nothing."""
         self.closed = True
+        _in_threads.discard(self)
         if threading.current_thread() is not threading.main_thread():
             return
         for number, before in self.before.items():
@@ -93,6 +103,8 @@ class StopSignals:
         if self.received is not None:
             self.raise_stop()
         self.note(number)
+        for other in tuple(_in_threads):
+            other.note(number)
         # The low-level call, because Thread.start takes locks that the interrupted code may hold.
         _thread.start_new_thread(self._insist, (number,))
 

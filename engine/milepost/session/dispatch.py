@@ -178,6 +178,12 @@ class Dispatch(Generic[T]):
         ticket.breaks = 0
         self._failed_in_a_row.clear()
 
+    def stopped(self, ticket: Ticket[T]) -> None:
+        """What stops the work ended the function, too, before it came back: the item waits."""
+        self._running -= 1
+        ticket.slip.close()
+        self._let_go(ticket, ItemStatus.PENDING, None)
+
     def raised(self, ticket: Ticket[T], error: BaseException, now: float) -> None:
         """The function raised; after so many in a row that it is not them, `outage` says so."""
         self._running -= 1

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
+_ENDS: Final = (KeyboardInterrupt, SystemExit)
 _POLL_SECONDS: Final = 0.1
 """How soon a request to stop is seen."""
 
@@ -253,6 +254,8 @@ class Mapped(Mapping[T, R]):
                 else:
                     self._note_end(dispatch, each)
             dispatch.broke(broken, ended.error)
+        elif self.session.stop_requested and isinstance(ended.error, _ENDS):
+            dispatch.stopped(ticket)  # work of the function's own heard the signal, too
         elif self._is_no_items(ended.error):
             raise ended.error
         else:
