@@ -8,7 +8,7 @@ import shlex
 from typing import TYPE_CHECKING, Final
 
 import milepost
-from milepost_cli import describe
+from milepost_cli import next_steps
 from milepost_cli.asking import typed
 from milepost_cli.targets import target_of
 
@@ -38,7 +38,7 @@ class Advice:
     @property
     def seeing_them(self) -> str:
         """Where those stand that are not told one by one."""
-        return f"see them: {describe.command('list', store_option=self._store_option)}"
+        return f"see them: {next_steps.command('list', store_option=self._store_option)}"
 
     def is_named(self, session: str | None) -> bool:
         """Whether anything was named that carries it on."""
@@ -61,8 +61,8 @@ class Advice:
             return f"to try again: {self._by_hand(session)}"
         store = self._store_option
         if _is_found_here(target.folder):
-            return f"to try again: {describe.command(*again, store_option=store)}"
-        words = describe.command(*again, store_option=store and os.path.abspath(store))
+            return f"to try again: {next_steps.command(*again, store_option=store)}"
+        words = next_steps.command(*again, store_option=store and os.path.abspath(store))
         return f"to try again: cd {shlex.quote(target.folder)} && {words}"
 
     def going_on(self, session: str) -> str:
@@ -80,11 +80,11 @@ class Advice:
         if target is None:
             return self._noted(session) or "run its program again"
         if target.folder is None:
-            return describe.resuming(typed(target.command), session)
+            return next_steps.resuming(typed(target.command), session)
         # A table's command learns of its store and its session from the environment.
         facts = {"MILEPOST_STORE": self._store_option, "MILEPOST_SESSION": session}
         given = [f"{name}={shlex.quote(fact)}" for name, fact in facts.items() if fact]
-        words = describe.resuming(" ".join([*given, shlex.join(target.command)]), session)
+        words = next_steps.resuming(" ".join([*given, shlex.join(target.command)]), session)
         is_here = os.path.realpath(target.folder) == os.path.realpath(os.getcwd())
         return words if is_here else f"cd {shlex.quote(target.folder)} && {words}"
 
@@ -93,7 +93,7 @@ class Advice:
             state = self._store.load_progress(session)
         except milepost.MilepostError:
             return None
-        return describe.run_again(state, store_option=self._store_option)
+        return next_steps.run_again(state, store_option=self._store_option)
 
 
 def _is_found_here(folder: str) -> bool:

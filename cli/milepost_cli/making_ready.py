@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import milepost
-from milepost_cli import describe, exit_codes, options, output, recovery_page
+from milepost_cli import describe, exit_codes, next_steps, options, output, recovery_page
 from milepost_cli.asking import typed
 from milepost_cli.targets import target_of
 
@@ -109,13 +109,13 @@ def _commands(
             continue
         target = None if status.is_held else target_of(name, targets)
         if target is not None:
-            found[name] = describe.resuming(typed(target.command), name)
+            found[name] = next_steps.resuming(typed(target.command), name)
             continue
         try:
             view = store.view(name)
         except milepost.MilepostError:
             continue  # it changed since; the next look tells
-        found[name] = describe.next_command(store, view, store_option=store_option)
+        found[name] = next_steps.next_command(store, view, store_option=store_option)
     return found
 
 

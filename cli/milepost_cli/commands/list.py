@@ -7,7 +7,7 @@ from typing import Any, Final
 import click
 
 import milepost
-from milepost_cli import describe, exit_codes, options, output, page
+from milepost_cli import describe, exit_codes, next_steps, options, output, page
 
 _YIELDING: Final = (0, 3)
 """Shortened on a narrow terminal: the name first, then how far it is or what is wrong."""
@@ -67,7 +67,7 @@ def _row(store: milepost.Store, view: milepost.View) -> dict[str, Any]:
         "last_error": describe.last_error(store, state),
         "writer": describe.writer(view.writer),
         "updated_at": output.iso(state.last_updated),
-        "next_command": describe.next_command(store, view, store_option=options.store_path()),
+        "next_command": next_steps.next_command(store, view, store_option=options.store_path()),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import milepost
-from milepost_cli import describe, options, output, page
+from milepost_cli import describe, next_steps, options, output, page
 
 
 @click.command(short_help="Begin a session anew, as a new version; older versions stay.")
@@ -26,13 +26,13 @@ def command(name: str, *, dry_run: bool) -> None:
     saved, before, after, left = view.version, view.state, view.state, list[str]()
     if made is not None:
         # What is given up is what it was when its turn began: another writer may have got on.
-        saved = describe.version_before(store.versions(name), made)
+        saved = next_steps.version_before(store.versions(name), made)
         if saved != made:  # or no older version is kept
             before = store.load_progress(name, saved)
         after = store.load_progress(name, made)
         left = describe.left_behind(store, before, after)
-    again = describe.run_again(after, store_option=options.store_path())
-    undo = describe.command("restore", name, str(saved), store_option=options.store_path())
+    again = next_steps.run_again(after, store_option=options.store_path())
+    undo = next_steps.command("restore", name, str(saved), store_option=options.store_path())
     if options.json_wanted():
         output.document(
             {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import milepost
-from milepost_cli import describe, options, output, page
+from milepost_cli import describe, next_steps, options, output, page
 
 
 @click.command(short_help="Make an older version of a session its state again.")
@@ -30,11 +30,11 @@ def command(name: str, version: int | None, *, dry_run: bool) -> None:
     old = store.load_progress(name, version)
     made = None if dry_run else store.restore(name, version)
     now = old if made is None else store.load_progress(name)
-    again = describe.run_again(now, store_option=options.store_path())
+    again = next_steps.run_again(now, store_option=options.store_path())
     undo, left = None, list[str]()
     if made is not None and version is not None:  # a loss that was accepted stays one
-        before = describe.version_before(store.versions(name), made)
-        undo = describe.command("restore", name, str(before), store_option=options.store_path())
+        before = next_steps.version_before(store.versions(name), made)
+        undo = next_steps.command("restore", name, str(before), store_option=options.store_path())
         left = describe.left_behind(store, store.load_progress(name, before), old)
     if options.json_wanted():
         output.document(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 import milepost
-from milepost_cli import describe, options, output, page
+from milepost_cli import next_steps, options, output, page
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,7 @@ def command(name: str, *, keys: tuple[str, ...], error_type: str | None) -> None
     state = store.load_progress(name)
     kind = None if error_type is None else milepost.BatchErrorType[error_type.upper()]
     result = store.retry(name, keys=_meant(state, keys) if keys else None, error_type=kind)
-    again = describe.run_again(store.load_progress(name), store_option=options.store_path())
+    again = next_steps.run_again(store.load_progress(name), store_option=options.store_path())
     if options.json_wanted():
         output.document({"name": name, **milepost.plain(result), "next_command": again})
         return

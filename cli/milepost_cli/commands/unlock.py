@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 import milepost
-from milepost_cli import describe, options, output, page
+from milepost_cli import describe, next_steps, options, output, page
 
 
 @click.command(short_help="Take a session at once from a host that is gone.")
@@ -29,7 +29,7 @@ def command(name: str) -> None:
     except milepost.AlreadyLockedError as error:
         _say_whom_to_stop(error)
         raise
-    again = describe.next_command(store, store.view(name), store_option=options.store_path())
+    again = next_steps.next_command(store, store.view(name), store_option=options.store_path())
     if options.json_wanted():
         told = describe.writer(holder)
         output.document(
