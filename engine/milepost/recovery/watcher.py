@@ -383,11 +383,11 @@ class Watcher:
             number = getattr(signal, "SIGKILL", number)
         self._signals.append(number)
         busy = [each for each in self._watched.values() if each.is_busy]
-        if busy:
-            self._say("stopping", f"waiting for {counted(len(busy), 'session')} to save and end")
         for each in busy:
             if each.child is not None:
                 each.child.send(number)
+        if busy:
+            self._say("stopping", f"waiting for {counted(len(busy), 'session')} to save and end")
 
     # The store itself.
 
