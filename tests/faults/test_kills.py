@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 import milepost
+from support.campaigns import Campaign
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,39 +164,13 @@ def _done_in(batch: milepost.ActiveBatch, prefix: str) -> set[str]:
 def test_killed_again_and_again(tmp_path: Path, program: Program) -> None:
     field = Field(tmp_path, program)
     rng = random.Random(program.workers)
-    allowed_again: list[str] = []
-    acknowledged: set[str] = set()
-    read = 0
+    campaign = Campaign(program.workers)
     for _ in range(KILLS):
         field.kill_one(rng)
-        read, acknowledged, in_flight = _check(field, read, acknowledged)
-        allowed_again += in_flight
+        campaign.after_kill(field.worked_on(), field.acknowledged())
     field.run()
-    _check(field, read, acknowledged)
-
     log = field.worked_on()
-    assert set(log) == set(program.items), "every item was worked on"
-    assert field.acknowledged() == set(program.items)
-    repeats = list(log)
-    for item in set(log):
-        repeats.remove(item)
-    for item in repeats:
-        assert item in allowed_again
-        allowed_again.remove(item)
+    campaign.at_end(log, field.acknowledged(), set(program.items))
 
     field.run()
     assert field.worked_on() == log, "a run after the end works on nothing"
-
-
-def _check(field: Field, read: int, before: set[str]) -> tuple[int, set[str], list[str]]:
-    """After a kill: what was acknowledged stays so, and what was in flight is little."""
-    log = field.worked_on()
-    fresh = log[read:]
-    assert not before & set(fresh), "an acknowledged item was worked on again"
-    assert len(fresh) == len(set(fresh)), "an item came twice in one run"
-    acknowledged = field.acknowledged()
-    assert acknowledged >= before
-    assert acknowledged <= set(log), "acknowledged before it was worked on"
-    in_flight = [item for item in fresh if item not in acknowledged]
-    assert len(in_flight) <= field.program.workers
-    return len(log), acknowledged, in_flight

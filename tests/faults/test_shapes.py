@@ -22,6 +22,7 @@ import pytest
 import zstandard
 
 import milepost
+from support.campaigns import Campaign
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -303,6 +304,11 @@ class Field:
         assert len(data) >= known.length_bytes
         return Counter(unpacked(data[: known.length_bytes], self.program.output))
 
+    def check_rows(self) -> None:
+        """The rows are those of what is acknowledged."""
+        if self.program.writes_rows:
+            assert self.rows() == Counter(self.acknowledged())
+
     def kill_one(self, rng: random.Random) -> None:
         """Start it, let it work on a few items, kill it at some moment."""
         wanted = os.path.getsize(self.log) + rng.randrange(0, BYTES_A_KILL)
@@ -336,39 +342,17 @@ def unpacked(data: bytes, name: str) -> list[str]:
 def test_killed_again_and_again(tmp_path: Path, program: Program) -> None:
     field = Field(tmp_path, program)
     rng = random.Random(program.text)
-    allowed_again: Counter[str] = Counter()
-    acknowledged: set[str] = set()
-    read = 0
+    campaign = Campaign(program.in_hand)
     for _ in range(KILLS):
         field.kill_one(rng)
-        read, acknowledged, in_flight = _check(field, read, acknowledged)
-        allowed_again.update(in_flight)
+        campaign.after_kill(field.worked_on(), field.acknowledged())
+        field.check_rows()
     field.run()
-    _check(field, read, acknowledged)
-
     log = field.worked_on()
-    assert set(log) == program.items, "every item was worked on"
-    assert field.acknowledged() == program.items
-    assert Counter(log) - Counter(program.items) <= allowed_again
+    campaign.at_end(log, field.acknowledged(), program.items)
     if program.writes_rows:
         written = unpacked(field.output.read_bytes(), program.output)
         assert Counter(written) == Counter(program.items), "each item has one row"
 
     field.run()
     assert field.worked_on() == log, "a run after the end works on nothing"
-
-
-def _check(field: Field, read: int, before: set[str]) -> tuple[int, set[str], list[str]]:
-    """After a kill: what was acknowledged stays so and has its row, and little was in flight."""
-    log = field.worked_on()
-    fresh = log[read:]
-    assert not before & set(fresh), "an acknowledged item was worked on again"
-    assert len(fresh) == len(set(fresh)), "an item came twice in one run"
-    acknowledged = field.acknowledged()
-    assert acknowledged >= before
-    assert acknowledged <= set(log), "acknowledged before it was worked on"
-    if field.program.writes_rows:
-        assert field.rows() == Counter(acknowledged), "the rows are those of what is acknowledged"
-    in_flight = [item for item in fresh if item not in acknowledged]
-    assert len(in_flight) <= field.program.in_hand
-    return len(log), acknowledged, in_flight

@@ -6,6 +6,7 @@
   folder that image, or one with some of the unsynced changes in it.
 - `Moments` remembers what was there between two calls; `lay_out` makes a folder as a crash at such
   a moment leaves it.
+- `damaged_files` makes a file wrong in many ways, one after another.
 - `in_child` runs a scenario in a forked process, so that a death there is a real one.
 """
 
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn, TypeAlias
 from milepost.storage.syscalls import OperatingSystem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from typing_extensions import Buffer
 
@@ -36,6 +37,25 @@ Survives: TypeAlias = Literal["all", "synced", "some"]
 _ERRNO = {"eio": errno.EIO, "enospc": errno.ENOSPC}
 NEEDS_SPACE = frozenset({"open_new", "open_output", "pwrite", "allocate", "make_folder", "rename"})
 """Calls that a full disk refuses; it still syncs, cuts and removes."""
+
+
+def flips(data: bytes, step: int = 1) -> Iterator[bytes]:
+    """The same bytes with one bit wrong, once for each `step` bytes."""
+    for position in range(0, len(data), step):
+        flipped = bytearray(data)
+        flipped[position] ^= 1 << (position % 8)
+        yield bytes(flipped)
+
+
+def damaged_files(path: str, *, cut_step: int, flip_step: int = 1) -> Iterator[None]:
+    """Make the file each of its cuts and flips in turn."""
+    with open(path, "rb") as file:
+        data = file.read()
+    cuts = (data[:length] for length in range(0, len(data), cut_step))
+    for each in (*cuts, *flips(data, flip_step)):
+        with open(path, "wb") as file:
+            file.write(each)
+        yield
 
 
 class Call(NamedTuple):

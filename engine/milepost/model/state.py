@@ -35,8 +35,8 @@ from milepost.types import (
     SessionKind,
 )
 
-FOLD_VERSION = 3
-"""Raised when the fold learns an event that older readers would fold wrongly."""
+FOLD_VERSION = 4
+"""Raised when the fold learns what older readers would fold wrongly."""
 
 SCHEMA_VERSION = 3
 """Raised when the state gets a field that older readers must not drop."""

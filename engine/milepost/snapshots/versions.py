@@ -197,13 +197,15 @@ def check_header(header: frame.FrameHeader, name: SnapshotName) -> None:
             path=name.path,
             hint="it was renamed or swapped; put the right file back",
         )
-    if header.schema_version > SCHEMA_VERSION or header.fold_version > FOLD_VERSION:
+    numbers = ((header.schema_version, SCHEMA_VERSION), (header.fold_version, FOLD_VERSION))
+    newer = next(((found, known) for found, known in numbers if found > known), None)
+    if newer is not None:
         raise UnsupportedVersionError(
             f"{name.path} holds schema {header.schema_version}, fold {header.fold_version}; this"
             f" milepost knows schema {SCHEMA_VERSION}, fold {FOLD_VERSION}",
             path=name.path,
-            found=max(header.schema_version, header.fold_version),
-            supported=max(SCHEMA_VERSION, FOLD_VERSION),
+            found=newer[0],
+            supported=newer[1],
             hint="install a newer milepost",
         )
 

@@ -15,6 +15,7 @@ import pytest
 
 import milepost
 from milepost import ItemStatus, Outcome, SessionStatus
+from support.consumers import refused_in_a_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -377,19 +378,8 @@ def test_unpacking_is_refused(tmp_path: Path) -> None:
 def test_another_thread_is_refused(tmp_path: Path) -> None:
     items = milepost.resume("abc", "crawl", store=tmp_path / "s", progress=False)
     assert next(items) == "a"
-    caught: list[BaseException] = []
-
-    def pull() -> None:
-        try:
-            next(items)
-        except milepost.ConsumerError as error:
-            caught.append(error)
-
-    thread = threading.Thread(target=pull)
-    thread.start()
-    thread.join()
+    assert refused_in_a_thread(items)
     items.close()
-    assert len(caught) == 1
     assert run_all(tmp_path / "s", "abc") == ["a", "b", "c"]
 
 

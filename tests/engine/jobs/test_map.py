@@ -18,6 +18,7 @@ import pytest
 
 import milepost
 from milepost import Backoff, ItemStatus, SessionStatus
+from support.consumers import refused_in_a_thread
 from support.faults import die, in_child
 from support.watching import wait_until
 
@@ -691,19 +692,8 @@ def test_consumers_that_pull_all_at_once(tmp_path: Path, consume: Callable[[Any]
 
 def test_another_thread_is_refused(tmp_path: Path) -> None:
     items = mapped(str, range(5), tmp_path)
-    caught: list[BaseException] = []
-
-    def pull() -> None:
-        try:
-            next(items)
-        except milepost.ConsumerError as error:
-            caught.append(error)
-
-    thread = threading.Thread(target=pull)
-    thread.start()
-    thread.join()
+    assert refused_in_a_thread(items)
     items.close()
-    assert len(caught) == 1
     assert len(results(str, range(5), tmp_path)) == 5
 
 

@@ -22,6 +22,7 @@ import pytest
 
 import milepost
 from milepost import Backoff, ItemStatus, SessionStatus
+from support.consumers import refused_in_a_thread
 from support.faults import die, in_child
 
 if TYPE_CHECKING:
@@ -468,18 +469,7 @@ def test_chunk_and_map_are_the_way(tmp_path: Path) -> None:
 
 def test_another_thread_pulling(tmp_path: Path) -> None:
     items = loop("abc", tmp_path)
-    caught: list[BaseException] = []
-
-    def pull() -> None:
-        try:
-            next(items)
-        except milepost.ConsumerError as error:
-            caught.append(error)
-
-    thread = threading.Thread(target=pull)
-    thread.start()
-    thread.join()
-    assert len(caught) == 1
+    assert refused_in_a_thread(items)
 
 
 def test_iterator_left_suspended_then_opened_again(tmp_path: Path) -> None:

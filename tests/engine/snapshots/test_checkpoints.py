@@ -13,6 +13,7 @@ from milepost.snapshots.segments import Identity
 from milepost.storage import frame
 from milepost.storage.directory import LocalDirectory
 from milepost.types import CheckpointType
+from support.faults import damaged_files
 from support.histories import UID
 from support.recording import Recording
 
@@ -128,15 +129,6 @@ def test_a_file_of_another_kind_is_no_checkpoint(folder: LocalDirectory) -> None
 def test_every_cut_and_flip_is_noticed(folder: LocalDirectory) -> None:
     made = write(folder, {"page": 7})
     path = folder.full(checkpoints.path_of(made))
-    with open(path, "rb") as file:
-        data = file.read()
-    damaged = [data[:length] for length in range(0, len(data), 3)]
-    for position in range(len(data)):
-        flipped = bytearray(data)
-        flipped[position] ^= 1 << (position % 8)
-        damaged.append(bytes(flipped))
-    for each in damaged:
-        with open(path, "wb") as file:
-            file.write(each)
+    for _ in damaged_files(path, cut_step=3):
         with pytest.raises(FormatError):
             checkpoints.read(folder, made)

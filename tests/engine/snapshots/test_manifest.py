@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from milepost.snapshots import manifest
 from milepost.snapshots.manifest import Manifest
 from milepost.storage.directory import LocalDirectory
+from support.faults import flips
 from support.histories import UID
 from support.recording import Recording
 
@@ -78,10 +79,8 @@ def test_a_missing_manifest_is_none(folder: LocalDirectory) -> None:
 def test_any_wrong_byte_makes_it_none_and_never_another(folder: LocalDirectory) -> None:
     manifest.write(folder, INDEX)
     data = raw(folder)
-    for position in range(len(data)):
-        flipped = bytearray(data)
-        flipped[position] ^= 1 << (position % 8)
-        overwrite(folder, bytes(flipped))
+    for flipped in flips(data):
+        overwrite(folder, flipped)
         # A flipped bit of the very layout may leave the same content.
         found = manifest.read(folder)
         assert found is None or found == INDEX

@@ -24,6 +24,7 @@ from milepost.snapshots import segments
 from milepost.snapshots.segments import Identity, PlannedBatch
 from milepost.storage import frame
 from milepost.storage.directory import LocalDirectory
+from support.faults import damaged_files
 from support.histories import UID
 
 if TYPE_CHECKING:
@@ -144,16 +145,7 @@ def test_a_reference_to_other_numbers_is_not_believed(
 def test_every_cut_and_many_flips_are_noticed(folder: LocalDirectory) -> None:
     part = seal(folder, REGIONS)
     path = folder.full(part.path)
-    with open(path, "rb") as file:
-        data = file.read()
-    damaged = [data[:length] for length in range(0, len(data), 5)]
-    for position in range(len(data)):
-        flipped = bytearray(data)
-        flipped[position] ^= 1 << (position % 8)
-        damaged.append(bytes(flipped))
-    for each in damaged:
-        with open(path, "wb") as file:
-            file.write(each)
+    for _ in damaged_files(path, cut_step=5):
         with pytest.raises(FormatError):
             segments.read_plan(folder, part, UID)
 

@@ -24,6 +24,7 @@ from milepost.snapshots import versions
 from milepost.snapshots.versions import SnapshotName, VersionInfo
 from milepost.storage import frame
 from milepost.storage.directory import LocalDirectory
+from support.faults import damaged_files
 from support.histories import START_NS, UID, History, Story, folded, histories
 
 if TYPE_CHECKING:
@@ -244,16 +245,7 @@ def test_text_that_is_none_in_a_body_is_refused(folder: LocalDirectory) -> None:
 def test_every_cut_and_many_flips_are_noticed(folder: LocalDirectory) -> None:
     info = write(folder, some_state())
     path = folder.full(info.name.path)
-    with open(path, "rb") as file:
-        data = file.read()
-    damaged = [data[:length] for length in range(0, len(data), 7)]
-    for position in range(0, len(data), 3):
-        flipped = bytearray(data)
-        flipped[position] ^= 1 << (position % 8)
-        damaged.append(bytes(flipped))
-    for each in damaged:
-        with open(path, "wb") as file:
-            file.write(each)
+    for _ in damaged_files(path, cut_step=7, flip_step=3):
         with pytest.raises(FormatError):
             versions.read(folder, info.name)
 
