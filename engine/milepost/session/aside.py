@@ -62,8 +62,7 @@ async def aside(work: Callable[..., R], *args: Any) -> R:
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
-        ended.exception()  # it is looked at, so that nobody else complains
-        raise cancelled
+        raise cancelled from ended.exception()
     return ended.result()
 
 

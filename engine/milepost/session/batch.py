@@ -26,12 +26,13 @@ from milepost.work.retry import Backoff
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+    from collections.abc import AsyncIterable, Callable, Collection, Coroutine, Iterable
     from datetime import datetime
 
     from milepost.model.state import ActiveBatch, BatchMetrics, Phase
     from milepost.session.async_mapping import AsyncMapped
     from milepost.session.feed import PositionFeed
+    from milepost.session.loops import Loops
     from milepost.session.outputs import Slip
     from milepost.session.session import Session
     from milepost.session.writer import Writer
@@ -60,10 +61,6 @@ class Batch:
         number: Its number in the session, from 0.
         label: What people call it.
         payload: What it is about: what the plan says, or what it was started with.
-        left_in_hand: What loops over its items had in hand when an error dropped them.
-        loops: How many loops over its items were begun.
-        times_put_down: How often items that one had in hand were made to wait again.
-        found_again: Items of a source that were found on the way, too, the earliest first.
     """
 
     def __init__(
@@ -72,10 +69,7 @@ class Batch:
         self._session = session
         self._writer = writer
         self._meter = Meter()
-        self.left_in_hand: set[Key] = set()
-        self.loops = 0
-        self.times_put_down = 0
-        self.found_again: list[Key] = []
+        self._loops: Loops | None = None
         self.number = number
         self.key = key
         self.label = label
@@ -105,6 +99,13 @@ class Batch:
         """When anything last happened to it; `None` for a batch that was never begun."""
         recorded = self.recorded
         return recorded.updated_at if recorded is not None else None
+
+    @property
+    def loops(self) -> Loops:
+        """What all loops over its items share."""
+        if self._loops is None:
+            self._loops = self._session.loops.of(self.number)
+        return self._loops
 
     @property
     def lock(self) -> threading.RLock:
@@ -190,6 +191,8 @@ class Batch:
                     taken,
                 )
             )
+        if taken is not None:
+            self.loops.note_taken((taken,))
 
     def change(
         self, key: Key, status: ItemStatus, error: str | BaseException | None = None
@@ -212,24 +215,40 @@ class Batch:
                 e.ItemsEnded(writer.next_sequence, writer.now_ns(), self.number, changes, taken),
                 slips,
             )
+        self.loops.note_taken(taken)
 
-    def put_down(self, keys: Iterable[Key]) -> None:
-        """What a loop that was left had in hand waits again. For loops over items."""
+    def put_down(self, keys: Collection[Key]) -> None:
+        """What a loop that was left had in hand waits again. For loops over items.
+
+        Where that cannot be recorded, it does once another loop begins.
+        """
+        try:
+            self._put_down(keys)
+        except BaseException:
+            self.leave_in_hand(keys)
+            raise
+
+    def _put_down(self, keys: Collection[Key]) -> None:
         with self._writer.lock:
             self._writer.ready()
             batch = self._require_items()
             in_hand = [key for key in keys if batch.status_of(key) is ItemStatus.PROCESSING]
             if in_hand:
-                self.times_put_down += 1
+                self.loops.times_put_down += 1
                 self.end_items([self.change(key, ItemStatus.PENDING) for key in in_hand], [], [])
 
     def begin_loop(self) -> int:
         """What dropped loops had in hand waits again, because another one begins: its number."""
-        left, self.left_in_hand = self.left_in_hand, set()
+        left = self.loops.take_left()
         if left and self.status is BatchStatus.PROCESSING:
             self.put_down(left)
-        self.loops += 1
-        return self.loops
+        self._session.loops.keep(self.number, self.loops)
+        return self.loops.note_begun()
+
+    def leave_in_hand(self, keys: Collection[Key]) -> None:
+        """What a loop had in hand that an error has dropped: it waits for another loop to begin."""
+        self.loops.leave(keys)
+        self._session.loops.keep(self.number, self.loops)
 
     def advance_positions(
         self,
@@ -250,12 +269,15 @@ class Batch:
                 batch.is_positional or not batch.items_known,
                 all(change.status is ItemStatus.COMPLETED for change in changes),
                 [change.key for change in changes] == list(range(position, through)),
+                # Another loop, or somebody by hand, may have put them back.
+                all(batch.status_of(change.key) is ItemStatus.PROCESSING for change in changes),
                 taken == list(range(through, through + len(taken))),
             )
             mark = feed.latest_mark(through if all(in_order) else position)
             if mark is not None and mark[0] == through and all(in_order):
                 advanced = self._positions(through, mark[1], len(taken))
                 writer.commit_with_rows(advanced, slips)
+                self.loops.note_taken(taken)
                 return
             if changes or taken:
                 self.end_items(changes, taken, slips)
@@ -301,12 +323,14 @@ class Batch:
                     hint="hand in key= a function to add to them",
                 )
             keys = [each for each in fresh if batch.is_addable(each)]
-            again = [each for each in keys if each in batch.open]
+            count = 0
             for start in range(0, len(keys), _ADDED_MAX):
                 part = keys[start : start + _ADDED_MAX]
+                again = [each for each in part if each in batch.open]
                 self._commit_added(part, [fresh[each] for each in part])
-            self.found_again += again
-        return len(keys) - len(again)
+                self.loops.found_again += again
+                count += len(part) - len(again)
+        return count
 
     async def aadd(self, item: Any, *, key: Key | None = None) -> bool:
         """As `add`, in an event loop, which it does not keep waiting for the disk."""

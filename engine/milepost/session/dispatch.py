@@ -127,11 +127,20 @@ class Dispatch(Generic[T]):
         """Begin an item that is to be tried again now; `None` as for `begin`."""
         if self._alone:
             ticket = self._alone.popleft()
+            if not self._still_waits(ticket):
+                return None
             self._lone = ticket.key
             return self._begun(ticket)
         if self._waiting and self._waiting[0][0] <= now:
-            return self._admitted(heapq.heappop(self._waiting)[2])
+            ticket = heapq.heappop(self._waiting)[2]
+            return self._admitted(ticket) if self._still_waits(ticket) else None
         return None
+
+    def _still_waits(self, ticket: Ticket[T]) -> bool:
+        """Whether no other loop over the batch has taken it since."""
+        if any(change.key == ticket.key for change in self._changes):
+            return True  # nobody else can know yet that it does
+        return self._feed.choose_again(Taken(ticket.key, ticket.item))
 
     def seconds_until_due(self, now: float) -> float | None:
         """How long until the next item is to be tried again; `None` where none waits."""
@@ -144,6 +153,7 @@ class Dispatch(Generic[T]):
     def _admitted(self, ticket: Ticket[T]) -> Ticket[T] | None:
         if self._in_hand and self._is_suspect(ticket):
             self._alone.append(ticket)
+            self._feed.release([ticket.key])
             return None
         return self._begun(ticket)
 
@@ -268,6 +278,7 @@ class Dispatch(Generic[T]):
             self._record(changes, taken, slips)
         except BaseException:
             self._changes = changes  # they are given up with what is in hand
+            self._feed.release(taken)
             raise
         for slip in slips:
             slip.close()

@@ -23,7 +23,7 @@ from milepost.storage.location import command
 from milepost.types import ItemStatus, Key
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from milepost.model.state import ActiveBatch, ItemProgress
     from milepost.session.batch import Batch
@@ -59,6 +59,7 @@ class Feed(Generic[T]):
 
     def __init__(self, batch: Batch, key_of: Callable[[T], Key] | None) -> None:
         self._batch = batch
+        self._loops = batch.loops
         self._key_of = key_of
         self._unmet: set[Key] = set()
         self._again: deque[Taken[T]] = deque()
@@ -66,6 +67,9 @@ class Feed(Generic[T]):
         self._looked_at: int | None = None
         self._heard_of = 0
         self._unmet_added = 0
+        self._passed: deque[Taken[T]] = deque()
+        self._passed_most = _MET_LEAST
+        self._held: set[Key] = set()
         self._met: set[Key] = set()
         self._met_most = _MET_LEAST
         self.duplicates = 0
@@ -74,7 +78,7 @@ class Feed(Generic[T]):
         if recorded is not None:
             self._refuse_other_kind(recorded)
             with batch.lock:  # others may add meanwhile
-                self._heard_of = len(batch.found_again)
+                self._heard_of = len(self._loops.found_again)
                 self._meet(recorded)
 
     def _refuse_other_kind(self, recorded: ActiveBatch) -> None:
@@ -87,6 +91,12 @@ class Feed(Generic[T]):
     def _meet(self, recorded: ActiveBatch) -> None:
         self._unmet = {*recorded.done, *recorded.finished, *recorded.open, *recorded.queued}
         self._unmet_added = recorded.items_added
+        self._hold(recorded)
+
+    def _hold(self, recorded: ActiveBatch) -> None:
+        """Note what other loops have in hand: one that is gone need not have said so."""
+        processing = ItemStatus.PROCESSING
+        self._held = {key for key, item in recorded.open.items() if item.status is processing}
 
     @property
     def vanished(self) -> int:
@@ -102,14 +112,71 @@ class Feed(Generic[T]):
             self.duplicates += not known
             return None
         progress = recorded.open.get(key) if recorded is not None else None
-        if key in self._met or (progress is not None and not known):
+        if key in self._met:
             self.duplicates += 1
             return None
         self._meet_now(key)
         if progress is not None and progress.status is ItemStatus.FAILED:
-            self._consider_failed(Taken(key, item), progress)
+            if known:  # else another loop has tried it since this one began
+                self._consider_failed(Taken(key, item), progress)
             return None
-        return Taken(key, item)
+        return self._chosen(Taken(key, item), progress)
+
+    def _chosen(
+        self, taken: Taken[T], progress: ItemProgress | None, *, at_last: bool = False
+    ) -> Taken[T] | None:
+        """Claim an item, with what was recorded of it, unless another loop has it.
+
+        What another one had in hand when this one began is taken `at_last`, for it may be gone; at
+        once where nobody else began one: then it is left, or waits for us.
+        """
+        key = taken.key
+        is_held = progress is not None and progress.status is ItemStatus.PROCESSING
+        is_mine = key in self._held and (at_last or not self._loops.are_shared)
+        is_others = is_held and not is_mine
+        if is_others or not self._loops.claim(key, self):
+            self._pass_over(taken)
+            return None
+        recorded = self._batch.recorded
+        if recorded is not None:
+            item = recorded.open.get(key)
+            is_taken = item is not None and item.status is ItemStatus.PROCESSING and not is_held
+            if item is not progress or is_taken or recorded.is_done(key):
+                self._loops.release(key, self)
+                return None
+        return taken
+
+    def choose_again(self, taken: Taken[T]) -> bool:
+        """Claim an item that was chosen before and is not recorded as taken, if it still waits."""
+        return self._chosen(taken, self._progress(taken.key)) is not None
+
+    def _progress(self, key: Key) -> ItemProgress | None:
+        recorded = self._batch.recorded
+        return recorded.open.get(key) if recorded is not None else None
+
+    def release(self, keys: Iterable[Key]) -> None:
+        """What was chosen is not taken just now."""
+        for key in keys:
+            self._loops.release(key, self)
+
+    def _pass_over(self, taken: Taken[T]) -> None:
+        """Leave an item to another loop; should that put it down, it is looked at in the end."""
+        recorded = self._batch.recorded
+        if recorded is not None and len(self._passed) >= self._passed_most:
+            self._passed = deque(each for each in self._passed if not recorded.is_done(each.key))
+            self._passed_most = max(_MET_LEAST, 2 * len(self._passed))
+        self._passed.append(taken)
+
+    def _passed_over(self) -> Taken[T] | None:
+        """What another loop was to do and has not; `None` where there is nothing."""
+        for _ in range(len(self._passed)):
+            taken = self._passed.popleft()
+            progress = self._progress(taken.key)
+            if progress is not None and progress.status is ItemStatus.FAILED:
+                continue  # it was that loop's to try
+            if self._chosen(taken, progress, at_last=True) is not None:
+                return taken
+        return None
 
     def _is_met_first(self, key: Key) -> bool:
         """Whether it is an item of an earlier run that was not met in this loop; now it is."""
@@ -145,12 +212,11 @@ class Feed(Generic[T]):
 
     def failed_before(self) -> Taken[T] | None:
         """A failed item that may be tried again; `None` if there is none."""
-        recorded = self._batch.recorded
         while self._again:
             taken = self._again.popleft()
-            if recorded is None or not recorded.is_done(taken.key):
+            if self.choose_again(taken):
                 return taken
-        return None
+        return self._passed_over()
 
     def _consider_failed(self, taken: Taken[T], progress: ItemProgress) -> None:
         session = self._batch.session
@@ -186,17 +252,19 @@ class Feed(Generic[T]):
                 continue  # it is done
             if item is not None and item.status is ItemStatus.PROCESSING:
                 continue
-            taken = Taken(key, _value(key, item.payload if item else recorded.queued[key]))
+            payload = recorded.queued.get(key) if item is None else item.payload
+            taken = Taken(key, _value(key, payload))
             self._is_met_first(key)
             self._meet_now(key)
-            if item is None or item.status is ItemStatus.PENDING:
+            if item is not None and item.status is ItemStatus.FAILED:
+                self._consider_failed(taken, item)
+            elif self._chosen(taken, item) is not None:
                 return taken
-            self._consider_failed(taken, item)
         return None
 
     def _hear_of_found(self) -> None:
         """Count what the batch knew from a source among what was found, from when it was."""
-        found = self._batch.found_again
+        found = self._loops.found_again
         while self._heard_of < len(found):
             key = found[self._heard_of]
             self._heard_of += 1
@@ -208,8 +276,8 @@ class Feed(Generic[T]):
             return self._refill_alone(recorded)
 
     def _refill_alone(self, recorded: ActiveBatch) -> bool:
-        if self._looked_at != self._batch.times_put_down:
-            is_first, self._looked_at = self._looked_at is None, self._batch.times_put_down
+        if self._looked_at != self._loops.times_put_down:
+            is_first, self._looked_at = self._looked_at is None, self._loops.times_put_down
             waiting = {ItemStatus.PENDING, ItemStatus.FAILED} if is_first else {ItemStatus.PENDING}
             self._found.extend(
                 key
@@ -245,6 +313,7 @@ class PositionFeed(Feed[T]):
 
     def _meet(self, recorded: ActiveBatch) -> None:
         """No key is kept, so none can be missed."""
+        self._hold(recorded)
 
     @property
     def vanished(self) -> int:
@@ -262,12 +331,12 @@ class PositionFeed(Feed[T]):
         if recorded is None:
             return Taken(position, item)
         progress = recorded.open.get(position)
-        if progress is None:
-            return None if recorded.is_done(position) else Taken(position, item)
-        if progress.status is ItemStatus.FAILED:
+        if progress is None and recorded.is_done(position):
+            return None
+        if progress is not None and progress.status is ItemStatus.FAILED:
             self._consider_failed(Taken(position, item), progress)
             return None
-        return Taken(position, item)
+        return self._chosen(Taken(position, item), progress)
 
     def next_from(self, source: Iterator[T]) -> Taken[T] | None:
         """The next item that the source has to be run; `None` at its end.
@@ -277,8 +346,10 @@ class PositionFeed(Feed[T]):
         if not self._is_checked:
             self._is_checked = True
             self._pass_over_prefix(source)
-        if self._before:
-            return self._before.popleft()
+        while self._before:
+            taken = self._before.popleft()
+            if self.choose_again(taken):
+                return taken
         return super().next_from(source)
 
     def mark(self) -> None:
@@ -312,6 +383,7 @@ class PositionFeed(Feed[T]):
                     taken = self.consider(item)
                     if taken is not None:
                         self._before.append(taken)
+                        self.release([taken.key])
                 continue
             parts: list[bytes] = []
             for item in items:

@@ -73,10 +73,11 @@ class Host:
         when another one has begun since, which may have taken it; and all at the program's end.
         """
         batch = self._batch
-        if batch is None or not in_hand or isinstance(error, _ENDS):
+        if batch is None or not in_hand:
             return
-        if (error is None and not on_purpose) or batch.loops != self._number:
-            batch.left_in_hand.update(in_hand)
+        is_unknown = isinstance(error, _ENDS) if error is not None else not on_purpose
+        if is_unknown or batch.loops.begun != self._number:
+            batch.leave_in_hand(in_hand)
             return
         with contextlib.suppress(MilepostError):  # a batch that has ended has nothing in hand
             batch.put_down(in_hand)

@@ -50,7 +50,7 @@ class Items(Workload[T]):
         self._is_one_by_one = chunk is None and key != POSITION
         self._has_begun = False
         self._gathered: list[Taken[T]] = []
-        self._is_given_out = True
+        self._taken: tuple[Key, ...] = ()  # recorded as such, and not given out yet
         self._unrecorded: tuple[Key, ...] = ()
         self._slip: Slip | None = None
 
@@ -110,10 +110,12 @@ class Items(Workload[T]):
             raise
         except BaseException as error:
             # In a batch the loop may go on where a task was cancelled that waited for an item.
-            may_go_on = isinstance(error, (ConsumerError, CancelledError))
+            may_go_on = isinstance(error, (ConsumerError, CancelledError)) and not self._unrecorded
             if self._host.owns_session or not may_go_on:
                 self._failure = error
                 await self._close_async(error, on_purpose=False)
+            elif not self._taken:
+                self._release()
             raise
 
     async def _advance_async(self) -> T:
@@ -143,9 +145,10 @@ class Items(Workload[T]):
         self._gather_rest(feed, found)
 
     async def _gather_async(self, feed: Feed[T]) -> None:
-        if not self._is_given_out:
+        if self._taken:
             return  # it was recorded as taken for a task that was cancelled: just that is given out
-        found = self._gathered
+        # What was gathered for such a task, other loops may have taken since.
+        found = self._gathered = [each for each in self._gathered if feed.choose_again(each)]
         while self._wants_more(found):
             taken = await self._next_of_source_async(feed)
             if taken is None:
@@ -167,7 +170,8 @@ class Items(Workload[T]):
 
     def _give_out(self) -> T:
         taken, self._gathered = self._gathered, []
-        self._is_given_out = True
+        self.keys, self._taken = self._taken, ()
+        self.key = self.keys[0]
         return self._given_out(taken)
 
     def _given_out(self, taken: list[Taken[T]]) -> T:
@@ -179,7 +183,7 @@ class Items(Workload[T]):
 
     def _take(self) -> None:
         """What was in hand is done, and what was gathered is in hand now; in one record."""
-        if self.keys and not self._is_given_out:
+        if self._taken:
             return  # it was taken before, and whoever asked was cancelled before it was given out
         taken, batch = self._gathered, self._owned()
         if not self._has_begun:
@@ -190,14 +194,11 @@ class Items(Workload[T]):
         self._unrecorded = done
         self._record(batch, done, taken)
         self._unrecorded = ()
-        self._is_given_out = False
-        self.key = taken[0].key
-        self.keys = (self.key,) if len(taken) == 1 else tuple(each.key for each in taken)
+        first = taken[0].key
+        self._taken = (first,) if len(taken) == 1 else tuple(each.key for each in taken)
 
     def _acknowledge(self) -> None:
         """The item in hand is done; there is no next one in the same record."""
-        if not self._is_given_out:
-            return
         done, self.keys, self.key = self.keys, (), None
         if done:
             self._unrecorded = done
@@ -232,8 +233,6 @@ class Items(Workload[T]):
     def _note_error(self, error: BaseException | None) -> None:
         if not isinstance(error, Exception) or isinstance(error, MilepostError) or not self.keys:
             return
-        if not self._is_given_out:
-            return  # whoever was cancelled never had it
         done, self.keys, self.key = self.keys, (), None
         self._slip = None
         verdicts, self._verdicts = self._verdicts, {}
@@ -243,7 +242,13 @@ class Items(Workload[T]):
         batch.end_items(changes, [], [])
 
     def _put_down(self) -> tuple[Key, ...]:
-        in_hand, self.keys, self.key = (*self.keys, *self._unrecorded), (), None
-        self._unrecorded = ()
+        in_hand = (*self.keys, *self._taken, *self._unrecorded)
+        self.keys, self.key, self._taken, self._unrecorded = (), None, (), ()
         self._slip = None
+        self._release()
         return in_hand
+
+    def _release(self) -> None:
+        """What was gathered is not taken just now."""
+        if self._feed is not None:
+            self._feed.release(each.key for each in self._gathered)

@@ -31,6 +31,7 @@ from milepost.session import deaths
 from milepost.session.arguments import check_count
 from milepost.session.aside import aside, working_task, working_thread
 from milepost.session.batch import Batch
+from milepost.session.loops import LoopsOfBatches
 from milepost.session.outputs import Output, all_ended
 from milepost.session.params import difference
 from milepost.session.registry import register, unregister
@@ -108,6 +109,7 @@ class Session:
         self._thread = working_thread()
         task = working_task()
         self._task = None if task is None else weakref.ref(task)
+        self.loops = LoopsOfBatches()
         self._roster = Roster(writer, policy.recovery.max_recovery_attempts)
         self.name = writer.site.name
         self.batch_word = "batch"  # what people call one here; told, and never kept

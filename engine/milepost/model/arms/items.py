@@ -191,14 +191,18 @@ def _change_item(
     else:
         batch.items_processed += 1
         sums.total_items_processed += 1
-    del batch.open[key]
     item.payload = None
+    # Whoever looks meanwhile finds it in two places rather than in none.
     if batch.is_positional:
-        if not batch.is_done(key):  # what failed before stands within the prefix
-            batch.done.add(key)
-            _settle_prefix(batch)
+        if isinstance(key, int) and key < batch.position:  # it failed before
+            del batch.open[key]
+            return
+        batch.done.add(key)
+        del batch.open[key]
+        _settle_prefix(batch)
         return
     batch.finished[key] = item
+    del batch.open[key]
     if len(batch.finished) + len(batch.open) > state.item_cap:
         forget_details(state, batch)
 
@@ -224,12 +228,14 @@ def _settle_prefix(batch: ActiveBatch) -> None:
     """Let the done prefix grow over what stands behind it: a number in place of so many keys."""
     done = batch.done
     while True:
-        if batch.position in done:
-            done.remove(batch.position)
-        else:
-            item = batch.open.get(batch.position)
-            if item is None or item.status is not _FAILED:
-                return
+        position = batch.position
+        if position in done:
+            batch.position += 1
+            done.remove(position)
+            continue
+        item = batch.open.get(position)
+        if item is None or item.status is not _FAILED:
+            return
         batch.position += 1
 
 
@@ -241,5 +247,5 @@ def forget_details(state: SessionState, batch: ActiveBatch) -> None:
     excess = len(batch.finished) + len(batch.open) - state.item_cap
     share = max(excess, state.item_cap // 16)
     for key in list(islice(batch.finished, share)):
-        del batch.finished[key]
         batch.done.add(key)
+        del batch.finished[key]

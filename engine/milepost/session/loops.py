@@ -1,0 +1,104 @@
+"""What all loops and maps over one batch share, through whatever handles they go."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
+
+from milepost.session.aside import working_task, working_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from milepost.types import Key
+
+
+class Loops:
+    """The loops over one batch.
+
+    Attributes:
+        begun: How many were begun.
+        times_put_down: How often items that one had in hand were made to wait again.
+        found_again: Items of a source that were found on the way, too, the earliest first.
+    """
+
+    def __init__(self) -> None:
+        self._left_in_hand: set[Key] = set()
+        self._claims: dict[Key, object] = {}
+        self._owners: set[tuple[int, int]] = set()
+        self.begun = 0
+        self.times_put_down = 0
+        self.found_again: list[Key] = []
+
+    def note_begun(self) -> int:
+        """One more is begun by whoever works here; returns its number."""
+        self._owners.add((id(working_thread()), id(working_task())))
+        self.begun += 1
+        return self.begun
+
+    @property
+    def are_shared(self) -> bool:
+        """Whether several threads or tasks began some, so that another one may be at work."""
+        return len(self._owners) > 1
+
+    # An item is claimed from when a loop chooses it until that is recorded, within one call: so no
+    # other one chooses it meanwhile, and a loop that is left in the middle keeps nothing.
+
+    def claim(self, key: Key, owner: object) -> bool:
+        """Choose an item for a loop; whether no other one has."""
+        return self._claims.setdefault(key, owner) is owner
+
+    def is_claimed(self, key: Key) -> bool:
+        """Whether a loop is about to take the item."""
+        return key in self._claims
+
+    def release(self, key: Key, owner: object) -> None:
+        """It was not taken after all."""
+        if self._claims.get(key) is owner:
+            del self._claims[key]
+
+    def note_taken(self, keys: Iterable[Key]) -> None:
+        """They are recorded as taken: whoever looks can see it."""
+        for key in keys:
+            self._claims.pop(key, None)
+
+    # What loops that are gone had in hand.
+
+    def leave(self, keys: Iterable[Key]) -> None:
+        """What a loop had in hand that an error has dropped."""
+        self._left_in_hand.update(keys)
+
+    def take_left(self) -> set[Key]:
+        """All that was left so; it is so no more."""
+        left, self._left_in_hand = self._left_in_hand, set()
+        return left
+
+    @property
+    def has_left(self) -> bool:
+        """Whether something was left so."""
+        return bool(self._left_in_hand)
+
+
+class LoopsOfBatches:
+    """The loops of each batch of a session, for as long as somebody has a handle on it."""
+
+    def __init__(self) -> None:
+        self._lock: Final = threading.Lock()
+        self._of: WeakValueDictionary[int, Loops] = WeakValueDictionary()
+        self._kept: dict[int, Loops] = {}
+
+    def of(self, number: int) -> Loops:
+        """The loops of a batch."""
+        with self._lock:
+            found = self._of.get(number)
+            if found is None:
+                found = self._of[number] = Loops()
+            return found
+
+    def keep(self, number: int, loops: Loops) -> None:
+        """Remember what was left in hand there, also while nobody has a handle; or forget it."""
+        if loops.has_left:
+            self._kept[number] = loops
+        else:
+            self._kept.pop(number, None)

@@ -1,0 +1,400 @@
+"""Several loops and maps over one batch: at once, one in another, one after another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import milepost
+from milepost import Backoff, BatchStatus, ItemStatus, StorageError
+from milepost.session.writer import Writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Iterator[milepost.Batch]:
+    with milepost.Store(tmp_path).session("work") as session:
+        yield session.start_batch("b")
+
+
+@pytest.fixture
+def switching() -> Iterator[None]:
+    """Threads that take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def never(*_: object) -> bool:
+    return False
+
+
+def in_threads(*works: Callable[[], None]) -> None:
+    errors: list[BaseException] = []
+
+    def run(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+
+
+# At once.
+
+
+@pytest.mark.usefixtures("switching")
+@pytest.mark.parametrize("source", ["list", "found"])
+def test_loops_in_threads_share_the_items(batch: milepost.Batch, source: str) -> None:
+    given: list[int] = []
+    everything = range(600)
+    if source == "found":
+        batch.add_many(everything)
+
+    def loop() -> None:
+        for item in batch.items(everything if source == "list" else None):
+            given.append(item)
+
+    in_threads(loop, loop, loop)
+    assert Counter(given) == Counter(everything)
+    assert batch.complete() is BatchStatus.COMPLETED
+
+
+@pytest.mark.usefixtures("switching")
+def test_loops_in_threads_over_what_they_find(batch: milepost.Batch) -> None:
+    given: list[int] = []
+    batch.add(1)
+
+    def loop() -> None:
+        for item in batch.items():
+            given.append(item)
+            batch.add_many(each for each in (2 * item, 2 * item + 1) if each < 300)
+
+    in_threads(loop, loop, loop)
+    assert Counter(given) == Counter(range(1, 300))
+
+
+@pytest.mark.usefixtures("switching")
+def test_maps_in_threads_share_the_items(batch: milepost.Batch) -> None:
+    given: list[int] = []
+
+    def loop() -> None:
+        for item, _ in batch.map(str, range(300), workers=3):
+            given.append(item)
+
+    in_threads(loop, loop)
+    assert Counter(given) == Counter(range(300))
+
+
+def test_async_maps_share_the_items(tmp_path: Path) -> None:
+    ran: list[int] = []
+
+    async def fetch(item: int) -> int:
+        ran.append(item)
+        await asyncio.sleep(0)
+        return item
+
+    async def loop(batch: milepost.Batch) -> None:
+        async for _ in batch.map(fetch, workers=3):
+            pass
+
+    async def run() -> None:
+        with milepost.Store(tmp_path).session("work", durability="disk") as session:
+            batch = session.start_batch("b")
+            batch.add_many(range(60))
+            await asyncio.gather(loop(batch), loop(batch))
+            assert batch.complete() is BatchStatus.COMPLETED
+
+    asyncio.run(run())
+    assert Counter(ran) == Counter(range(60))
+
+
+def test_what_waits_for_another_try_and_is_done_by_another_map_is_done(
+    batch: milepost.Batch,
+) -> None:
+    calls: list[str] = []
+
+    def fails(item: str) -> str:
+        calls.append(item)
+        if item == "a":
+            raise milepost.Retry(after=0.001)
+        return item
+
+    batch.add_many(["a", "b"])
+    outer = batch.map(fails, workers=1, attempts=100, backoff=Backoff(first_seconds=0.001))
+    for item, _ in outer:
+        assert item == "b"
+        assert [each for each, _ in batch.map(str, workers=1)] == ["a"]
+        calls.clear()
+    assert calls == []
+    assert batch.status_of("a") is ItemStatus.COMPLETED
+    assert batch.progress.items_processed == 2
+
+
+def test_what_another_thread_has_in_hand_is_left_to_it(batch: milepost.Batch) -> None:
+    begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+    given: list[int] = []
+
+    def slow() -> None:
+        for item in batch.items(range(4)):
+            given.append(item)
+            begun.set()
+            go_on.wait()
+        ended.set()
+
+    def quick() -> None:
+        begun.wait()
+        for item in batch.items(range(4)):
+            given.append(item)
+            if item == 3:
+                go_on.set()
+                ended.wait()
+
+    in_threads(slow, quick)
+    assert sorted(given) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("key", [None, "position"])
+def test_what_a_loop_has_in_hand_that_is_left_and_kept_comes_first(
+    batch: milepost.Batch, key: str | None
+) -> None:
+    kept = batch.items(range(6), key=key)
+    for item in kept:
+        if item == 2:
+            break
+    given: list[int] = []
+    for item in batch.items(range(6), key=key):
+        given.append(item)
+    assert given == [2, 3, 4, 5]
+    kept.close()
+
+
+def test_what_is_left_by_a_thread_that_is_gone_is_run_by_another(batch: milepost.Batch) -> None:
+    kept: list[Any] = []
+
+    def leave() -> None:
+        kept.append(batch.items(range(4)))
+        next(kept[0])
+
+    in_threads(leave)
+    given: list[int] = []
+    for item in batch.items(range(4)):
+        given.append(item)
+    assert sorted(given) == [0, 1, 2, 3]
+    kept[0].close()
+
+
+# One in another, by hand, through other handles.
+
+
+def test_an_inner_loop_leaves_out_what_the_outer_one_takes_later(batch: milepost.Batch) -> None:
+    outer: list[int] = []
+    inner: list[int] = []
+    for item in batch.items(range(6)):
+        outer.append(item)
+        if item == 2:
+            for other in batch.items(range(3, 6)):
+                inner.append(other)
+    assert (outer, inner) == ([0, 1, 2], [3, 4, 5])
+    assert batch.complete() is BatchStatus.COMPLETED
+
+
+@pytest.mark.parametrize("how", ["inner loop", "by hand"])
+@pytest.mark.parametrize("key", [None, "position"])
+def test_an_item_in_hand_that_somebody_puts_back_is_done_with_its_body(
+    batch: milepost.Batch, key: str | None, how: str
+) -> None:
+    given: list[int] = []
+    for item in batch.items(range(4), key=key):
+        given.append(item)
+        if item == 1 and how == "by hand":
+            batch.update_item(1, ItemStatus.PENDING)
+        elif item == 1:
+            for _ in batch.items(range(4), key=key):
+                break
+    assert given == [0, 1, 2, 3]
+    assert batch.progress.items_processed == 4
+    assert batch.complete() is BatchStatus.COMPLETED
+
+
+def test_what_is_found_through_another_handle_is_run(tmp_path: Path) -> None:
+    with milepost.Store(tmp_path).session("work") as session:
+        for _ in session.start_batch("b").items(["a", "b"]):
+            break
+    with milepost.Store(tmp_path).session("work") as session:
+        given: list[str] = []
+        for item in session.start_batch("b").items(["b"]):
+            given.append(item)
+            session.batch(0).add("a")
+        assert given == ["b", "a"]
+
+
+def test_what_a_loop_had_in_hand_is_known_without_a_handle(tmp_path: Path) -> None:
+    with milepost.Store(tmp_path).session("work") as session:
+        session.start_batch("b").add_many(["a", "b"])
+        with contextlib.suppress(ZeroDivisionError):
+            for _ in session.batch(0).items():
+                raise ZeroDivisionError
+        given: list[str] = []
+        for item in session.batch(0).items():
+            given.append(item)
+        assert given == ["a", "b"]
+
+
+@pytest.mark.parametrize("in_a_block", [False, True])
+def test_an_exit_that_is_caught_costs_no_item(batch: milepost.Batch, in_a_block: bool) -> None:
+    batch.add_many(["a", "b"])
+    items = batch.items()
+    with contextlib.suppress(SystemExit), items if in_a_block else contextlib.nullcontext():
+        for _ in items:
+            sys.exit(3)
+    del items
+    given: list[str] = []
+    for item in batch.items():
+        given.append(item)
+    assert given == ["a", "b"]
+
+
+# What cannot be recorded.
+
+
+class FullDisk:
+    """Refuses so many records, once it is on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.refusals = 0
+        self.passing = 0
+
+        def refusing(plain: Callable[..., None]) -> Callable[..., None]:
+            def commit(*given: Any, **options: Any) -> None:
+                if self.refusals and not self.passing:
+                    self.refusals -= 1
+                    raise StorageError("no space left on device")
+                self.passing -= self.passing > 0
+                plain(*given, **options)
+
+            return commit
+
+        for name in ("commit", "commit_with_rows"):
+            monkeypatch.setattr(Writer, name, refusing(getattr(Writer, name)))
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> FullDisk:
+    return FullDisk(monkeypatch)
+
+
+@pytest.mark.parametrize("when", ["it is left", "the next one begins"])
+def test_what_could_not_be_put_down_is_later(
+    batch: milepost.Batch, disk: FullDisk, when: str
+) -> None:
+    batch.add_many(["a", "b"])
+    items = batch.items()
+    assert next(items) == "a"
+    if when == "it is left":
+        disk.refusals = 1
+        items.close()
+    else:
+        batch.leave_in_hand(["a"])
+        disk.refusals = 1
+        with pytest.raises(StorageError):
+            next(batch.items())
+    assert disk.refusals == 0
+    given: list[str] = []
+    for item in batch.items():
+        given.append(item)
+    assert given == ["a", "b"]
+    assert batch.complete() is BatchStatus.COMPLETED
+
+
+def test_what_was_found_before_a_record_was_refused_is_run(
+    tmp_path: Path, disk: FullDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("milepost.session.batch._ADDED_MAX", 2)
+    with milepost.Store(tmp_path).session("work") as session:
+        for _ in session.start_batch("b").items(["a", "b"]):
+            break
+    with milepost.Store(tmp_path).session("work") as session:
+        batch = session.start_batch("b")
+        given: list[str] = []
+        for item in batch.items(["b"]):
+            given.append(item)
+            if item == "b":
+                disk.refusals, disk.passing = 1, 1
+                with pytest.raises(StorageError):
+                    batch.add_many(["a", "x", "y", "z"])
+        assert given == ["b", "a", "x"]
+
+
+def test_what_was_refused_while_a_task_was_cancelled_is_no_end_of_its_item(
+    tmp_path: Path, disk: FullDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Writer, "takes_at_once", never)  # so that a cancel can meet it
+
+    async def crawl(batch: milepost.Batch) -> None:
+        items = batch.items(["a", "b"])
+        assert await asyncio.ensure_future(anext(items)) == "a"
+        disk.refusals = 1
+        asking = asyncio.ensure_future(anext(items))
+        await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await asking
+        assert disk.refusals == 0
+        with pytest.raises(milepost.ClosedError) as refused:
+            await asyncio.ensure_future(anext(items))
+        cause = refused.value.__cause__
+        assert cause is not None
+        assert isinstance(cause.__cause__, StorageError), caught.value
+        assert [item async for item in batch.items(["a", "b"])] == ["a", "b"]
+
+    with milepost.Store(tmp_path).session("work") as session:
+        batch = session.start_batch("b")
+        asyncio.run(crawl(batch))
+        assert batch.complete() is BatchStatus.COMPLETED
+
+
+def test_what_nobody_was_given_nobody_can_speak_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Writer, "takes_at_once", never)
+
+    async def crawl(batch: milepost.Batch) -> None:
+        items = batch.items(["a", "b"])
+        rows = await items.aopen(tmp_path / "rows.txt")
+        assert await asyncio.ensure_future(anext(items)) == "a"
+        asking = asyncio.ensure_future(anext(items))
+        await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert items.key is None
+        with pytest.raises(milepost.ClosedError):
+            items.fail("timed out")
+        with pytest.raises(milepost.ClosedError):
+            rows.write("a row of nobody\n")
+        async for item in items:
+            assert item == "b"
+            rows.write("b\n")
+
+    with milepost.Store(tmp_path / "s").session("work") as session:
+        batch = session.start_batch("b")
+        asyncio.run(crawl(batch))
+        assert batch.complete() is BatchStatus.COMPLETED
+    assert (tmp_path / "rows.txt").read_text() == "b\n"
