@@ -87,13 +87,15 @@ def next_lines(command: str | None, left_behind: Sequence[str] = ()) -> Iterator
 def share_words(counts: dict[str, Any]) -> str:
     """`42%`, `at most 42%` where more work may be found on the way, nothing where it is unknown.
 
-    What failed was done, too: where there is nothing else left, it is `all tried`.
+    What failed was done, too: where there is nothing else left, it is `all tried`. Of one batch
+    that failed, items may be left that were not.
     """
     share = counts["progress"]
     if share is None:
         return ""
     if share == 1.0 and counts["batches"]["failed"]:
-        return "all tried"
+        is_left = counts["total_batches"] == 1 and counts["items"]["pending"]
+        return "not all tried" if is_left else "all tried"
     return f"{'at most ' if counts['items']['growing'] else ''}{milepost.percent(share)}"
 
 

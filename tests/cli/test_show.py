@@ -418,6 +418,16 @@ def test_failure_cannot_be_taken_for_success(store: milepost.Store, folder: Path
     assert "0 of 250 batches (250 failed), 0 items" in run("list", "-s", folder).out
 
 
+def test_what_was_found_and_not_run_is_not_all_tried(store: milepost.Store, folder: Path) -> None:
+    items = milepost.resume("ab", "crawl", store=store, progress=False)
+    for item in items:
+        if item == "a":
+            items.add("c")
+            items.session.batch(0).update_item("c", milepost.ItemStatus.PROCESSING)
+    assert "0 of 1 completed, 1 failed (not all tried)" in run("show", "crawl", "-s", folder).out
+    assert "not all tried" in run("list", "-s", folder).out
+
+
 def test_nothing_is_next_for_completed_work(store: milepost.Store, folder: Path) -> None:
     with store.session("done", total_batches=0) as session:
         session.complete()

@@ -18,6 +18,7 @@ from milepost.jobs.tasks import Tasks
 from milepost.session.aside import aside
 from milepost.session.host import StopRequested
 from milepost.session.mapping import is_async
+from milepost.session.stops import is_stop_within
 from milepost.work.executors import Threads
 from milepost.work.returned import check_returned
 
@@ -104,7 +105,14 @@ class AsyncRunner(Runner):
         return asyncio.wrap_future(self._bodies.submit(self._run_plain, batch))
 
     async def _run_coroutine(self, batch: Batch) -> None:
-        check_returned(await self._job(batch), f"the function of batch {batch.key!r}")
+        try:
+            returned = await self._job(batch)
+        except (KeyboardInterrupt, SystemExit) as error:
+            # Out of a task they would end the event loop, and cut all other batches in hand.
+            if not is_stop_within(error, self._session):
+                raise
+            raise StopRequested from None
+        check_returned(returned, f"the function of batch {batch.key!r}")
 
     def _run_plain(self, batch: Batch) -> None:
         try:

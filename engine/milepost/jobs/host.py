@@ -15,7 +15,7 @@ from milepost.jobs.progress import display
 from milepost.jobs.signals import StopSignals
 from milepost.session.host import Host
 from milepost.text import counted, say
-from milepost.types import BatchStatus, Outcome
+from milepost.types import BatchStatus, ItemStatus, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from milepost.jobs.place import Place
     from milepost.jobs.progress import ProgressFactory
+    from milepost.model.state import ActiveBatch
     from milepost.session.batch import Batch
     from milepost.session.session import Session
     from milepost.session.workload import Workload
@@ -115,8 +116,9 @@ class LoopHost(Host):
     def begin(self, batch: Batch, total: int | None) -> None:
         """Begin the run with the first item that is to be done."""
         session = batch.session
-        if not session.executing or 0 not in session.live.active_batches:
-            self._start(session, total)
+        with batch.lock:  # whoever adds in another thread or task begins it as well
+            if not session.executing or 0 not in session.live.active_batches:
+                self._start(session, total)
 
     def finish(self, batch: Batch, work: Workload[Any]) -> None:
         """The work is done: end the session, and say what came of it."""
@@ -147,7 +149,7 @@ class LoopHost(Host):
             if state.outcome is None:
                 session.begin_execution()
                 session.complete()
-            self._say_end(session, work.waiting)
+            self._say_end(session, work.waiting, batch.recorded)
         if work.duplicates:
             self._say(
                 f"{self._name}: {counted(work.duplicates, 'duplicate key')} passed over;"
@@ -159,19 +161,29 @@ class LoopHost(Host):
                 " no longer in the source"
             )
 
-    def _say_end(self, session: Session, waiting: int) -> None:
+    def _say_end(self, session: Session, waiting: int, recorded: ActiveBatch | None) -> None:
         sums = session.live.session_statistics
         if session.live.outcome is Outcome.FAILED:
-            self._say(
-                f"{self._name}: ended with"
-                f" {counted(sums.total_items_failed, 'failed item')},"
-                f" {sums.total_items_processed:,} completed"
-            )
+            left = _found_and_left(recorded)
+            failed = counted(sums.total_items_failed, "failed item")
+            ending = f"{failed}, " if sums.total_items_failed or not left else ""
+            self._say(f"{self._name}: ended with {ending}{sums.total_items_processed:,} completed")
+            if left:
+                self._say(f"{self._name}: {self._left_line(session, left)}")
             if waiting and not self._place.is_off:
                 self._say(notices.waiting_line(session, waiting, "item"))
         else:
             done = counted(sums.total_items_processed, "item")
             self._say(f"{self._name}: complete, {done}")
+
+    def _left_line(self, session: Session, left: int) -> str:
+        line = f"{counted(left, 'item')} found on the way not done"
+        if self._place.is_off:
+            return f"{line}; {self._place.again}"
+        line += f"; to do {'it' if left == 1 else 'them'}, "
+        if self._when_complete != "stop":  # what has ended is not gone on with by itself
+            line += f"{notices.command(session, 'retry')}, and "
+        return line + "run it again"
 
     def leave(
         self, error: BaseException | None, in_hand: Collection[Key], *, on_purpose: bool
@@ -246,6 +258,14 @@ class LoopHost(Host):
     def _say(self, line: str) -> None:
         if not self._quiet:
             say(line)
+
+
+def _found_and_left(recorded: ActiveBatch | None) -> int:
+    """How many items that were found on the way are not done."""
+    if recorded is None:
+        return 0
+    found = (item.status for item in recorded.open.values() if item.is_added)
+    return len(recorded.queued) + sum(status is not ItemStatus.FAILED for status in found)
 
 
 def _raised_on(session: Session) -> Key | None:

@@ -3,7 +3,8 @@
 - The function gets what it needs to know of its batch as plain data, and returns what became of the
   items. Only the process that holds the session writes.
 - When a worker process dies, its pool is made anew, and what was in hand runs alone, one after
-  another. What breaks the pool alone again and again is failed as poison.
+  another. What breaks the pool alone again and again is failed as poison, unless a call that does
+  nothing breaks it as well.
 - What the executor itself raises, while it is made, takes a call or is made anew, is no batch's
   fault: it ends the run.
 """
@@ -24,6 +25,7 @@ import msgspec
 from milepost.errors import ConfigurationError, EncodingError, MilepostError
 from milepost.session.host import StopRequested
 from milepost.session.keys import check_key
+from milepost.session.stops import is_stop_within
 from milepost.types import ItemStatus, Key
 from milepost.work.gate import Gate
 from milepost.work.pool import Engine, outcome
@@ -118,6 +120,8 @@ class Remote:
         alone = False
         while True:
             with self._gate.passing(alone=alone), self._noting_faults():
+                if self._session.stop_requested or self._faults:
+                    raise StopRequested  # the same signal may have killed the workers
                 # Read first: read late, it may be that of a good one made meanwhile.
                 generation = self._engine.generation
                 future = self._submit(batch)
@@ -125,7 +129,9 @@ class Remote:
                 if not self._engine.has_broken(future):
                     break
                 self._engine.rebuild(generation)
-            breaks += alone
+                breaks += alone
+                if breaks >= limit:
+                    self._engine.prove(self._wait)
             if breaks >= limit:
                 error = future.exception()
                 raise WorkerDiedError(
@@ -135,6 +141,8 @@ class Remote:
             alone = True
         value, error = outcome(future)
         if error is not None:
+            if is_stop_within(error, self._session):
+                raise StopRequested from None
             raise error
         check_returned(value, f"the function of batch {batch.key!r}")
         batch.update_items(_updates(batch, value))
@@ -203,11 +211,12 @@ def _portable(job: Job[..., Any], engine: Engine) -> Callable[..., Any]:
     The name of a decorated function is that of its job. So where functions travel by their names,
     it is the name of the job that does.
     """
-    if not engine.pickles_by_name:
+    name = getattr(job.function, "__qualname__", None)
+    if name is None or not engine.pickles_by_name:
         return job.function
-    return _ByName(
-        job.function.__module__, job.function.__qualname__, job.function.__code__.co_filename
-    )
+    module = job.function.__module__
+    # Not the file of its code: that of a decorated function is its decorator's.
+    return _ByName(module, name, getattr(sys.modules.get(module), "__file__", None) or "")
 
 
 class _ByName(msgspec.Struct, frozen=True):

@@ -6,6 +6,7 @@
 - The first signal asks the work to stop. What is in hand after `GRACE_SECONDS` is dropped, and
   a second signal drops it at once: then `KeyboardInterrupt` (or `SystemExit(143)`) is raised where
   the work is.
+- Outer work is told before what runs in it: so it knows why that ends.
 - A handler takes no lock, because the code it interrupts may hold it.
 """
 
@@ -20,6 +21,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from milepost.session.stops import at_once
 from milepost.text import say
 
 if TYPE_CHECKING:
@@ -32,8 +34,8 @@ TELLING_SECONDS: Final = 0.5
 """Who stops sooner need not say that it is about to."""
 EXIT_TERMINATED: Final = 143
 
-_in_threads: Final[set[StopSignals]] = set()
-"""Work of threads that can set no handlers."""
+_in_threads: Final[dict[StopSignals, None]] = {}
+"""Work of threads that can set no handlers, as it began: what runs in other work comes later."""
 
 
 class StopSignals:
@@ -65,11 +67,11 @@ class StopSignals:
                     self.before[number] = before
                     signal.signal(number, self._handle)
             return self
-        _in_threads.add(self)
+        _in_threads[self] = None
         for number in (signal.SIGINT, signal.SIGTERM):
             owner = _owner(signal.getsignal(number))
             if owner is not None and not owner.closed and owner.received is not None:
-                self.note(owner.received)  # it came before us
+                owner.note_all(owner.received)  # it came before us, and may be at it still
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -78,7 +80,7 @@ class StopSignals:
     def close(self) -> None:
         """Put the handlers back; a second time does nothing."""
         self.closed = True
-        _in_threads.discard(self)
+        _in_threads.pop(self, None)
         if threading.current_thread() is not threading.main_thread():
             return
         for number, before in self.before.items():
@@ -101,20 +103,25 @@ class StopSignals:
             signal.raise_signal(number)
             return
         if self.received is not None:
-            self.raise_stop()
-        self.note(number)
-        for other in tuple(_in_threads):
-            other.note(number)
+            raise at_once(self._meant())
+        self.note_all(number)
         # The low-level call, because Thread.start takes locks that the interrupted code may hold.
         _thread.start_new_thread(self._insist, (number,))
 
+    def note_all(self, number: int) -> None:
+        """Have this work stop, and all in threads; what was told before is only told again."""
+        self.note(number)
+        for other in tuple(_in_threads):
+            other.note(number)
+
     def note(self, number: int) -> None:
-        """Have this work stop, and the work in whose body it runs."""
-        self.received = number
-        self._request_stop()
+        """Have the work stop in whose body this runs, and this."""
         outer = _owner(self.before.get(number))
         if outer is not None and not outer.closed:
             outer.note(number)
+        if self.received is None:
+            self.received = number
+        self._request_stop()
 
     def _insist(self, number: int) -> None:
         begun = time.monotonic()
@@ -140,9 +147,12 @@ class StopSignals:
 
     def raise_stop(self) -> NoReturn:
         """Raise what the first signal means."""
+        raise self._meant()
+
+    def _meant(self) -> BaseException:
         if self.received == signal.SIGTERM:
-            raise SystemExit(EXIT_TERMINATED)
-        raise KeyboardInterrupt
+            return SystemExit(EXIT_TERMINATED)
+        return KeyboardInterrupt()
 
 
 def _owner(handler: object) -> StopSignals | None:
@@ -157,3 +167,18 @@ def _is_of_asyncio(handler: object) -> bool:
         isinstance(handler, functools.partial)
         and getattr(handler.func, "__module__", "") == "asyncio.runners"
     )
+
+
+def _leave_to_the_parent() -> None:
+    """In a process that was forked: no work is stopped here, and signals do what they did."""
+    _in_threads.clear()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handler = signal.getsignal(number)
+        while (owner := _owner(handler)) is not None:
+            handler = owner.before.get(number, signal.SIG_DFL)
+        if handler is not signal.getsignal(number):
+            signal.signal(number, handler)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_the_parent)

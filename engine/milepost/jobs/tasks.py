@@ -10,6 +10,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
+from milepost.errors import OutageError
 from milepost.jobs.signals import GRACE_SECONDS
 from milepost.session.aside import aside
 from milepost.session.host import StopRequested
@@ -46,6 +47,7 @@ class Tasks:
         self._ended: list[tuple[int, BatchEnd | None, asyncio.Future[None]]] = []
         self._news = asyncio.Event()
         self._give_up = False
+        self._failure: BaseException | None = None
 
     @property
     def is_over(self) -> bool:
@@ -60,34 +62,40 @@ class Tasks:
         committer = asyncio.create_task(self._commit_ends())
         tasks = [asyncio.create_task(self._run()) for _ in range(self._count)]
         try:
-            await self._watch([*tasks, committer], tasks)
+            await self._watch(tasks, committer)
         finally:
             self._give_up = True
             for task in (*tasks, committer):
                 task.cancel()
             await asyncio.gather(*tasks, committer, return_exceptions=True)
+        if self._failure is not None:
+            raise self._failure
         if self._session.stop_requested:
             raise StopRequested
 
-    async def _watch(
-        self, everything: list[asyncio.Task[None]], tasks: list[asyncio.Task[None]]
-    ) -> None:
-        """Until all tasks are through, one has failed, or the grace after a stop is over."""
+    async def _watch(self, tasks: list[asyncio.Task[None]], committer: asyncio.Task[None]) -> None:
+        """Until all tasks are through, or the grace after a stop or a failure is over."""
         deadline: float | None = None
         while not all(task.done() for task in tasks):
             await asyncio.wait(
-                [task for task in everything if not task.done()],
+                [task for task in (*tasks, committer) if not task.done()],
                 timeout=_POLL_SECONDS,
                 return_when=asyncio.FIRST_COMPLETED,
             )
-            for task in everything:
+            if committer.done():
+                committer.result()  # it ends by an error only, and nothing is committed any more
+            for task in tasks:
                 if task.done() and (error := task.exception()) is not None:
-                    self._give_up = True
-                    raise error
-            if self._session.stop_requested:
+                    self._fail(error)
+            if self.is_over:
                 deadline = deadline or time.monotonic() + GRACE_SECONDS
                 if time.monotonic() > deadline:
                     return  # what is still in hand is dropped: it was never acknowledged
+
+    def _fail(self, error: BaseException) -> None:
+        """Begin nothing more, and end with this; what is in hand may still end."""
+        self._failure = self._failure or error
+        self._give_up = True
 
     async def _run(self) -> None:
         while (number := await self._take()) is not None:
@@ -125,7 +133,10 @@ class Tasks:
             ended, self._ended = self._ended, []
             endings = [ending for _, ending, _ in ended if ending is not None]
             await aside(self._session.end_batches, endings)
-            await aside(self._outage.note, [number for number, _, _ in ended])
+            try:
+                await aside(self._outage.note, [number for number, _, _ in ended])
+            except OutageError as error:
+                self._fail(error)
             for _, _, committed in ended:
                 if not committed.done():
                     committed.set_result(None)

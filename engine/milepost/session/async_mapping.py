@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from milepost.session.host import Host, StopRequested
 from milepost.session.mapping import Mapping
 from milepost.session.outputs import in_function
+from milepost.session.stops import is_stop_within
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterable
 
     from milepost.session.dispatch import Dispatch, Rules, Ticket
     from milepost.session.feed import Feed
+    from milepost.session.session import Session
     from milepost.types import Key
 
 T = TypeVar("T")
@@ -73,13 +75,14 @@ class AsyncMapped(Mapping[T, R]):
                 raise StopAsyncIteration
             for ticket, task in await self._crew.ended(self._seconds_to_wait(dispatch)):
                 self._note_end(dispatch, ticket, task)
+            self._refuse_when_closed()
             if dispatch.outage is not None:
                 await self._off_loop(dispatch.commit)
                 raise dispatch.outage
-        await self._fill(dispatch)
+        await self._fill(dispatch, is_awaited=True)
         return self._show()
 
-    async def _fill(self, dispatch: Dispatch[T]) -> None:
+    async def _fill(self, dispatch: Dispatch[T], *, is_awaited: bool = False) -> None:
         begun: list[Ticket[T]] = []
         try:
             while not self._begins_nothing() and dispatch.has_room():
@@ -87,10 +90,18 @@ class AsyncMapped(Mapping[T, R]):
                 if ticket is None:
                     break
                 begun.append(ticket)
+                if self._may_take_its_time:
+                    await self._off_loop(dispatch.commit)
+                    self._start(begun)
+                    if is_awaited or self._crew.has_ended:
+                        break
         finally:
             await self._off_loop(dispatch.commit)
-        for ticket in begun:
-            self._crew.start(ticket)
+        self._start(begun)
+
+    def _start(self, begun: list[Ticket[T]]) -> None:
+        while begun:
+            self._crew.start(begun.pop(0), self.session)
 
     async def _begin_next(self, dispatch: Dispatch[T]) -> Ticket[T] | None:
         if self._has_more:
@@ -113,6 +124,8 @@ class AsyncMapped(Mapping[T, R]):
         error = task.exception()
         if error is None:
             self._note_result(dispatch, ticket, task.result())
+        elif is_stop_within(error, self.session):
+            dispatch.stopped(ticket)
         elif self._is_no_items(error):
             raise error
         else:
@@ -141,11 +154,16 @@ class _Crew(Generic[T, R]):
         self._ended: deque[asyncio.Task[R]] = deque()
         self._news = asyncio.Event()
 
-    def start(self, ticket: Ticket[T]) -> None:
+    def start(self, ticket: Ticket[T], session: Session) -> None:
         """Have the function run on an item."""
-        task = asyncio.create_task(_run(self._function, ticket))
+        task = asyncio.create_task(_run(self._function, ticket, session))
         self._tasks[task] = ticket
         task.add_done_callback(self._note_done)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether `ended` need not wait."""
+        return bool(self._ended)
 
     async def ended(self, seconds: float) -> list[tuple[Ticket[T], asyncio.Task[R]]]:
         """What has ended, at least one, or nothing when the time is over."""
@@ -180,6 +198,13 @@ class _Crew(Generic[T, R]):
         self._news.set()
 
 
-async def _run(function: Callable[[T], Awaitable[R]], ticket: Ticket[T]) -> R:
+async def _run(function: Callable[[T], Awaitable[R]], ticket: Ticket[T], session: Session) -> R:
+    ticket.slip.outer = in_function.get()
     in_function.set(ticket.slip)  # a task has a context of its own
-    return await function(ticket.item)
+    try:
+        return await function(ticket.item)
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Out of a task they would end the event loop, and cut all else in hand.
+        if not is_stop_within(error, session):
+            raise
+        raise StopRequested from None

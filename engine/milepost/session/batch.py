@@ -154,6 +154,7 @@ class Batch:
                     change.is_recoverable,
                 )
             )
+            self._note_put_back([change])
 
     def update_items(self, updates: Iterable[ItemUpdate]) -> None:
         """Record what became of many items, in one write: all of them or none."""
@@ -174,6 +175,12 @@ class Batch:
             writer.commit(
                 e.ItemsUpdated(writer.next_sequence, writer.now_ns(), self.number, changes)
             )
+            self._note_put_back(changes)
+
+    def _note_put_back(self, changes: list[e.ItemChange]) -> None:
+        """Have loops that run look again where somebody put items back by hand."""
+        if any(change.status is ItemStatus.PENDING for change in changes):
+            self.loops.times_put_down += 1
 
     def advance(self, done: Key | None, taken: Key | None) -> None:
         """One item done, the next one in hand, in one record. For loops over items."""

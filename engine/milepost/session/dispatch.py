@@ -226,13 +226,21 @@ class Dispatch(Generic[T]):
         )
         self.outage.__cause__ = error
 
-    def broke(self, tickets: list[Ticket[T]], error: BaseException) -> None:
-        """The pool broke with these in hand; whose fault it was is seen when each runs alone."""
-        self._running -= len(tickets)
+    def broke(
+        self, tickets: list[Ticket[T]], error: BaseException, prove: Callable[[], None]
+    ) -> None:
+        """The pool broke with these in hand; whose fault it was is seen when each runs alone.
+
+        Before one is blamed, `prove` raises where the pool is at fault itself.
+        """
         limit = self._batch.session.recovery.max_recovery_attempts
+        was_alone = len(tickets) == 1
+        if any(ticket.breaks + was_alone >= limit for ticket in tickets):
+            prove()
+        self._running -= len(tickets)
         for ticket in tickets:
             self._renew_slip(ticket)
-            ticket.breaks += len(tickets) == 1
+            ticket.breaks += was_alone
             if ticket.breaks >= limit:
                 message = (
                     f"poison: its worker process died {ticket.breaks} times in a row with this"
@@ -256,6 +264,7 @@ class Dispatch(Generic[T]):
     ) -> None:
         """The loop's body came back: this is what became of the item; its rows go with it."""
         if status is ItemStatus.COMPLETED:
+            ticket.slip.is_open = False  # a row that comes now would miss the record
             self._slips.append(ticket.slip)
         else:
             ticket.slip.close()

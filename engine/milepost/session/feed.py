@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DIGEST_BYTES: Final = 16
+_ENDED: Final = frozenset({ItemStatus.COMPLETED, ItemStatus.SKIPPED})
 _PREFIX_ITEMS: Final = 4_096
 _MET_LEAST: Final = 256
 _QUEUED_LEAST: Final = 256
@@ -60,6 +61,7 @@ class Feed(Generic[T]):
     def __init__(self, batch: Batch, key_of: Callable[[T], Key] | None) -> None:
         self._batch = batch
         self._loops = batch.loops
+        self._number = batch.loops.begun
         self._key_of = key_of
         self._unmet: set[Key] = set()
         self._again: deque[Taken[T]] = deque()
@@ -131,7 +133,10 @@ class Feed(Generic[T]):
         once where nobody else began one: then it is left, or waits for us.
         """
         key = taken.key
-        is_held = progress is not None and progress.status is ItemStatus.PROCESSING
+        status = ItemStatus.PENDING if progress is None else progress.status
+        if status in _ENDED:
+            return None  # its loop ends it just now
+        is_held = status is ItemStatus.PROCESSING
         is_mine = key in self._held and (at_last or not self._loops.are_shared)
         is_others = is_held and not is_mine
         if is_others or not self._loops.claim(key, self):
@@ -140,10 +145,12 @@ class Feed(Generic[T]):
         recorded = self._batch.recorded
         if recorded is not None:
             item = recorded.open.get(key)
-            is_taken = item is not None and item.status is ItemStatus.PROCESSING and not is_held
-            if item is not progress or is_taken or recorded.is_done(key):
+            has_changed = item is not progress or (item is not None and item.status is not status)
+            if has_changed or recorded.is_done(key):
                 self._loops.release(key, self)
                 return None
+        if is_held:
+            self._loops.take_over(key, self._number)
         return taken
 
     def choose_again(self, taken: Taken[T]) -> bool:

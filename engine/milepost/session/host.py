@@ -69,18 +69,18 @@ class Host:
         """Called when the loop was left before its end: what it had in hand may come again.
 
         Where an error that nobody knows of has dropped a plain loop, it stays in hand until another
-        loop begins: whoever catches the error sees what it was. So does that of a loop that is left
-        when another one has begun since, which may have taken it; and all at the program's end.
+        loop begins: whoever catches the error sees what it was. So does what another loop has taken
+        over since; and all at the program's end.
         """
         batch = self._batch
         if batch is None or not in_hand:
             return
         is_unknown = isinstance(error, _ENDS) if error is not None else not on_purpose
-        if is_unknown or batch.loops.begun != self._number:
-            batch.leave_in_hand(in_hand)
-            return
+        own, others = ([], in_hand) if is_unknown else batch.loops.parted(in_hand, self._number)
+        if others:
+            batch.leave_in_hand(others)
         with contextlib.suppress(MilepostError):  # a batch that has ended has nothing in hand
-            batch.put_down(in_hand)
+            batch.put_down(own)
 
     def raise_stop(self) -> NoReturn:
         """Called where the loop was left because somebody asked for it."""

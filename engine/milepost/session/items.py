@@ -239,7 +239,9 @@ class Items(Workload[T]):
         verdict = verdict_of(error)
         batch = self._owned()
         changes = [batch.change(each, *verdicts.get(each, verdict)) for each in done]
+        self._unrecorded = done
         batch.end_items(changes, [], [])
+        self._unrecorded = ()
 
     def _put_down(self) -> tuple[Key, ...]:
         in_hand = (*self.keys, *self._taken, *self._unrecorded)

@@ -27,6 +27,7 @@ class Loops:
         self._left_in_hand: set[Key] = set()
         self._claims: dict[Key, object] = {}
         self._owners: set[tuple[int, int]] = set()
+        self._taken_over: dict[Key, int] = {}
         self.begun = 0
         self.times_put_down = 0
         self.found_again: list[Key] = []
@@ -64,6 +65,18 @@ class Loops:
             self._claims.pop(key, None)
 
     # What loops that are gone had in hand.
+
+    def take_over(self, key: Key, number: int) -> None:
+        """The loop of this number takes what another one has in hand, or had when it was left."""
+        self._taken_over[key] = number
+
+    def parted(self, keys: Iterable[Key], number: int) -> tuple[list[Key], list[Key]]:
+        """Of what a loop had in hand: what is still its own, and what another one took over."""
+        own: list[Key] = []
+        others: list[Key] = []
+        for key in keys:
+            (own if self._taken_over.get(key, number) == number else others).append(key)
+        return own, others
 
     def leave(self, keys: Iterable[Key]) -> None:
         """What a loop had in hand that an error has dropped."""

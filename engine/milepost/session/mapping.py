@@ -16,11 +16,12 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from milepost.errors import ConfigurationError, MilepostError
+from milepost.errors import ClosedError, ConfigurationError, MilepostError
 from milepost.session.arguments import check_count
 from milepost.session.dispatch import Dispatch, Rules, Ticket
 from milepost.session.host import Host, StopRequested
 from milepost.session.outputs import Slip, in_function
+from milepost.session.stops import is_stop_within
 from milepost.session.workload import DONE, Workload, verdict_of
 from milepost.work.pool import WORKERS_MAX, Ended, Pool
 from milepost.work.returned import check_returned
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 
-_ENDS: Final = (KeyboardInterrupt, SystemExit)
 _POLL_SECONDS: Final = 0.1
 """How soon a request to stop is seen."""
 
@@ -116,8 +116,20 @@ class Mapping(Workload[T], Generic[T, R]):
         self._ready.append((ticket, result))
 
     def _seconds_to_wait(self, dispatch: Dispatch[T]) -> float:
+        if self._begins_nothing() or not dispatch.has_room():
+            return _POLL_SECONDS  # what is due could not begin
         until_due = dispatch.seconds_until_due(time.monotonic())
         return _POLL_SECONDS if until_due is None else min(_POLL_SECONDS, until_due)
+
+    @property
+    def _may_take_its_time(self) -> bool:
+        """Whether the source has more, and need not answer at once."""
+        return self._has_more and not self._answers_at_once
+
+    def _refuse_when_closed(self) -> None:
+        """Raise where another thread or task closed the loop while it waited here."""
+        if self._ended:
+            raise ClosedError("the map was closed while the next result was waited for")
 
     def _slip_in_hand(self) -> Slip | None:
         return self._shown.slip if self._shown is not None else None
@@ -199,15 +211,20 @@ class Mapped(Mapping[T, R]):
                 self._pool.check()
             else:
                 self._note_end(dispatch, ended)
+            self._refuse_when_closed()
             if dispatch.outage is not None:
                 dispatch.commit()
                 raise dispatch.outage
         # What the body now works on is no news; what was acknowledged must not wait for it.
-        self._fill(dispatch)
+        self._fill(dispatch, is_awaited=True)
         return self._show()
 
-    def _fill(self, dispatch: Dispatch[T]) -> None:
-        """Begin as many items as there is room for, and record it with what ended."""
+    def _fill(self, dispatch: Dispatch[T], *, is_awaited: bool = False) -> None:
+        """Begin as many items as there is room for, and record it with what ended.
+
+        A source that may take its time is asked no more once there is something to give out, but
+        for one item where that `is_awaited` already, so that the workers have work meanwhile.
+        """
         begun: list[Ticket[T]] = []
         try:
             while not self._begins_nothing() and dispatch.has_room():
@@ -215,11 +232,19 @@ class Mapped(Mapping[T, R]):
                 if ticket is None:
                     break
                 begun.append(ticket)
+                if self._may_take_its_time:
+                    dispatch.commit()
+                    self._start(begun)  # before it is asked again
+                    if is_awaited or self._pool.has_ended:
+                        break
         finally:
             # What the source has to say changes nothing of what was acknowledged.
             dispatch.commit()
-        for ticket in begun:
-            self._submit(ticket)
+        self._start(begun)
+
+    def _start(self, begun: list[Ticket[T]]) -> None:
+        while begun:
+            self._submit(begun.pop(0))
 
     def _begin_next(self, dispatch: Dispatch[T]) -> Ticket[T] | None:
         if self._has_more:
@@ -237,6 +262,7 @@ class Mapped(Mapping[T, R]):
 
     def _submit(self, ticket: Ticket[T]) -> None:
         if self._pool.runs_here:  # only then can a function write rows of its own
+            ticket.slip.outer = in_function.get()
             self._pool.submit(ticket, _run_with_slip, ticket.slip, self._function, ticket.item)
         else:
             self._pool.submit(ticket, self._function, ticket.item)
@@ -253,9 +279,9 @@ class Mapped(Mapping[T, R]):
                     broken.append(each.token)
                 else:
                     self._note_end(dispatch, each)
-            dispatch.broke(broken, ended.error)
-        elif self.session.stop_requested and isinstance(ended.error, _ENDS):
-            dispatch.stopped(ticket)  # work of the function's own heard the signal, too
+            dispatch.broke(broken, ended.error, self._pool.prove)
+        elif is_stop_within(ended.error, self.session):
+            dispatch.stopped(ticket)
         elif self._is_no_items(ended.error):
             raise ended.error
         else:

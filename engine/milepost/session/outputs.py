@@ -5,8 +5,9 @@
   fails, or is left, leaves no row.
 - When work is taken up again, the file is cut back to the end that the record tells; where no run
   can have left what stands behind it, it is refused instead.
-- Whose rows they are: those of the item in whose function they are written (a context variable,
-  so it holds in threads and tasks alike), else of the item that the loop has in hand.
+- Whose rows they are: those of the innermost item. That is the one in whose function they are
+  written (a context variable, so it holds in threads and tasks alike), or the one that the loop
+  has in hand, where the loop itself runs in that function, or there is none.
 - A name that ends in `.gz` or `.zst` is compressed: the rows of one acknowledgement are a
   member or frame of their own, so the file is whole after each.
 
@@ -41,14 +42,16 @@ class Slip:
 
     Attributes:
         outputs: Those of its session: another session's rows are not its matter.
+        outer: Those of the item in whose function the map of this one runs; `None` for none.
         rows: What it has written, by file.
         is_open: Whether it takes more.
     """
 
-    __slots__ = ("is_open", "outputs", "rows")
+    __slots__ = ("is_open", "outer", "outputs", "rows")
 
     def __init__(self, outputs: Outputs) -> None:
         self.outputs = outputs
+        self.outer: Slip | None = None
         self.rows: dict[OutputFile, list[bytes]] = {}
         self.is_open = True
 
@@ -69,11 +72,21 @@ class Output:
         path: Where the file is, absolute.
     """
 
-    def __init__(self, outputs: Outputs, file: OutputFile, slip: Callable[[], Slip | None]) -> None:
-        """`slip` gives the rows of the item that the loop has in hand."""
+    def __init__(
+        self,
+        outputs: Outputs,
+        file: OutputFile,
+        slip: Callable[[], Slip | None],
+        around: Slip | None = None,
+    ) -> None:
+        """`slip` gives the rows of the item that the loop has in hand.
+
+        `around` are those of the item in whose function the loop runs.
+        """
         self._outputs = outputs
         self._file = file
         self._slip = slip
+        self._around = around
         self.path = file.path
 
     def __repr__(self) -> str:
@@ -94,9 +107,7 @@ class Output:
             row = bytes(data)
         else:
             raise EncodingError(f"a row is text or bytes, not {type(data).__name__}: {data!r:.80}")
-        slip = in_function.get()
-        if slip is None or slip.outputs is not self._outputs:
-            slip = self._slip()
+        slip = self._slip_of_row()
         if slip is None:
             raise ClosedError(
                 f"no item is in hand, so nobody would acknowledge what is written to {self.path}",
@@ -110,6 +121,18 @@ class Output:
             )
         slip.rows.setdefault(self._file, []).append(row)
         return len(data)
+
+    def _slip_of_row(self) -> Slip | None:
+        """The rows of the innermost item whose function, or whose loop's body, runs here."""
+        inner = in_function.get()
+        while inner is not None and inner is not self._around:
+            if inner.outputs is self._outputs:
+                return inner  # it runs within the body of the loop, or is the loop's own
+            inner = inner.outer
+        slip = self._slip()
+        if slip is None and inner is not None and inner.outputs is self._outputs:
+            return inner  # the function goes on, and the loop in it has ended
+        return slip
 
     def writelines(self, rows: Iterable[str | bytes]) -> None:
         """Add many, one after another."""
@@ -134,12 +157,19 @@ class Outputs:
         self._system = system
         self._level = level
         self._files: dict[str, OutputFile] = {}
+        self._is_sealed = False
 
     def locate(self, path: str | os.PathLike[str]) -> tuple[str, str]:
         """The absolute path that is meant, and the name by which the store knows it."""
         full: str = os.path.abspath(os.fspath(path))
         if os.path.isdir(full):
             raise OutputError(f"the output {full} is a folder")
+        if os.path.exists(full) and not os.path.isfile(full):
+            raise OutputError(
+                f"the output {full} is no regular file: what was written to it cannot be compared"
+                " or cut back",
+                hint="name a file; what is to go elsewhere, write there in the body of the loop",
+            )
         if not os.path.isdir(os.path.dirname(full)):
             raise OutputError(
                 f"the folder of the output {full} is not there", hint="make the folder first"
@@ -181,6 +211,7 @@ class Outputs:
         Errors: `OutputError` for a file with bytes that are nobody's; `DamagedError` where it is
             not what it was, or goes on with bytes of somebody else.
         """
+        self._refuse_sealed(full)
         rows = state.outputs.get(name)
         if rows is not None and rows.length_bytes and not os.path.exists(full):
             raise DamagedError(
@@ -238,6 +269,7 @@ class Outputs:
             return marks
         names = {file: name for name, file in self._files.items()}
         for file, rows in waiting.items():
+            self._refuse_sealed(file.path)
             name = names.get(file)
             if name is None or self.known(name, state) is not file:
                 raise ClosedError(
@@ -259,6 +291,17 @@ class Outputs:
             rows = state.outputs.get(name)
             if rows is not None:
                 file.take_back(rows.length_bytes)
+
+    def seal(self) -> None:
+        """Take no more rows: the run is about to say that it ended, and none may come behind."""
+        self._is_sealed = True
+
+    def _refuse_sealed(self, path: str) -> None:
+        if self._is_sealed:
+            raise ClosedError(
+                f"the run has ended, and the output {path} takes no more rows of it",
+                hint="run the work again: the items whose rows these are come again",
+            )
 
     def refuse_poisoned(self) -> None:
         """Raise where rows may be lost, so that nothing can be acknowledged any more."""

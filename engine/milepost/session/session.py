@@ -457,9 +457,15 @@ class Session:
         return self._writer.outputs
 
     def open_output(
-        self, path: str | os.PathLike[str], slip_in_hand: Callable[[], Slip | None]
+        self,
+        path: str | os.PathLike[str],
+        slip_in_hand: Callable[[], Slip | None],
+        around: Slip | None = None,
     ) -> Output:
-        """A file for rows of items; see `Items.open`. A second time gives the same file."""
+        """A file for rows of items; see `Items.open`. A second time gives the same file.
+
+        `around` are the rows of the item in whose function the loop runs that opens it.
+        """
         writer = self._writer
         with writer.lock:
             writer.ready()
@@ -482,7 +488,7 @@ class Session:
                         f"{self.name}: the output {full} is a new file; an earlier run wrote"
                         f" {namesake}: a relative path counts from the current folder"
                     )
-            return Output(writer.outputs, file, slip_in_hand)
+            return Output(writer.outputs, file, slip_in_hand, around)
 
     def _may_have_left_rows(self) -> bool:
         """Whether rows that nobody acknowledged may stand in an output that is opened now."""
@@ -730,6 +736,9 @@ class Session:
                 outcome = writer.state.outcome
                 if outcome is None:
                     outcome = Outcome.STOPPED if self._outcome is None else self._outcome
+                # A worker that was left behind may come before all is closed: rows behind a run
+                # that ended by itself would count as somebody else's.
+                writer.outputs.seal()
                 writer.commit(
                     e.ExecutionEnded(
                         writer.next_sequence,

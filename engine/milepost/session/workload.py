@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import threading
 from collections.abc import AsyncIterable, Collection, Iterable, Iterator, Sized
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
@@ -19,12 +20,13 @@ from milepost.session.aside import aside, leave_aside, running_loop
 from milepost.session.consumer import Consumer, TaskConsumer, left_on_purpose
 from milepost.session.feed import Feed, PositionFeed, Taken
 from milepost.session.outcomes import Skip
+from milepost.session.outputs import in_function
 from milepost.types import ItemStatus, Key
 
 if TYPE_CHECKING:
     import os
     from asyncio import Lock
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Generator
     from types import TracebackType
 
     from milepost.session.batch import Batch
@@ -92,6 +94,7 @@ class Workload(Generic[T]):
         self._answers_at_once = source is None or isinstance(source, _AT_ONCE)
         self._batch: Batch | None = None
         self._feed: Feed[T] | None = None
+        self._around: Slip | None = None  # of the item in whose function this loop runs
         self._source: Iterator[T] | None = None
         self._async_source: AsyncIterator[T] | None = None
         self._consumer = Consumer()
@@ -103,7 +106,9 @@ class Workload(Generic[T]):
         self._failure: BaseException | None = None
         self._was_cancelled = False  # in the source, and it has given nothing since
         self._is_async = False
-        self._opening: Lock | None = None
+        self._opening = threading.RLock()
+        self._opening_tasks: Lock | None = None
+        self._opened: Feed[T] | None = None  # it is `_feed` once the loop is attached
         self._ended = False
         self.is_guarded = False
 
@@ -121,11 +126,15 @@ class Workload(Generic[T]):
             return self._feed
         if isinstance(self._given, AsyncIterable):
             raise TypeError("the source is an async one; write: async for item in ...")
-        try:
-            return self._attach(self._open())
-        except BaseException as error:
-            self._close(error, on_purpose=False)
-            raise
+        with self._opening:  # several threads may add to it at once
+            if self._feed is not None:
+                return self._feed
+            self._refuse_after_failure()
+            try:
+                return self._attach(self._open())
+            except BaseException as error:
+                self._close(error, on_purpose=False)
+                raise
 
     async def _prepared_async(self) -> Feed[T]:
         if self._feed is not None:
@@ -133,8 +142,8 @@ class Workload(Generic[T]):
         from asyncio import CancelledError, Lock  # noqa: PLC0415  # a plain loop should not pay
 
         self._is_async = True
-        self._opening = self._opening or Lock()
-        async with self._opening:  # several tasks may open outputs at once
+        self._opening_tasks = self._opening_tasks or Lock()
+        async with self._opening_tasks:  # several tasks may open outputs at once
             if self._feed is not None:
                 return self._feed
             self._refuse_after_failure()
@@ -147,25 +156,42 @@ class Workload(Generic[T]):
                     await self._close_async(error, on_purpose=False)
                 raise
 
+    @contextlib.contextmanager
+    def _once(self) -> Generator[None]:
+        """One thread after another, and none after one that failed."""
+        with self._opening:
+            self._refuse_after_failure()
+            try:
+                yield
+            except BaseException as error:
+                self._failure = error
+                raise
+
     def _open(self) -> Feed[T]:
         """Have the batch, and the feed of its items; it may wait for the disk."""
-        batch = self._batch = self._host.open()
-        key = self._key_of
-        feed: Feed[T] = PositionFeed(batch) if isinstance(key, str) else Feed(batch, key)
-        if self._total is None and isinstance(self._given, Sized):
-            self._total = len(self._given)
-        self._tell_total(batch)
-        return feed
+        with self._once():
+            if self._opened is None:
+                batch = self._batch = self._host.open()
+                key = self._key_of
+                feed: Feed[T] = PositionFeed(batch) if isinstance(key, str) else Feed(batch, key)
+                if self._total is None and isinstance(self._given, Sized):
+                    self._total = len(self._given)
+                self._tell_total(batch)
+                self._opened = feed
+            return self._opened
 
     def _attach(self, feed: Feed[T]) -> Feed[T]:
         """Be ready to give items out, in the thread that loops."""
-        self._host.attach()
-        if isinstance(self._given, AsyncIterable):
-            self._async_source = aiter(self._given)
-        else:
-            self._source = iter(() if self._given is None else self._given)
-        self._feed = feed
-        return feed
+        with self._once():
+            if self._feed is None:
+                self._host.attach()
+                self._around = in_function.get()
+                if isinstance(self._given, AsyncIterable):
+                    self._async_source = aiter(self._given)
+                else:
+                    self._source = iter(() if self._given is None else self._given)
+                self._feed = feed
+            return self._feed
 
     def _owned(self) -> Batch:
         batch = self._batch
@@ -295,7 +321,7 @@ class Workload(Generic[T]):
         """
         self._prepared()
         try:
-            output = self._owned().session.open_output(path, self._slip_in_hand)
+            output = self._owned().session.open_output(path, self._slip_in_hand, self._around)
         except MilepostError as error:
             self._refused(error)
             raise
@@ -346,7 +372,9 @@ class Workload(Generic[T]):
         """The same in an event loop, which it does not keep waiting for the disk."""
         await self._prepared_async()
         try:
-            output = await aside(self._owned().session.open_output, path, self._slip_in_hand)
+            output = await aside(
+                self._owned().session.open_output, path, self._slip_in_hand, self._around
+            )
         except MilepostError as error:
             await aside(self._refused, error)
             raise
@@ -376,8 +404,12 @@ class Workload(Generic[T]):
         traceback: TracebackType | None,
     ) -> None:
         self.is_guarded = False
-        self._note_error(error)
-        self._close(error, on_purpose=error is None)
+        try:
+            with _told_with(error):
+                self._note_error(error)
+        finally:
+            with _told_with(error):
+                self._close(error, on_purpose=error is None)
 
     async def __aexit__(
         self,
@@ -386,8 +418,12 @@ class Workload(Generic[T]):
         traceback: TracebackType | None,
     ) -> None:
         self.is_guarded = False
-        await self._off_loop(self._note_error, error)
-        await self._close_async(error, on_purpose=error is None)
+        try:
+            with _told_with(error):
+                await self._off_loop(self._note_error, error)
+        finally:
+            with _told_with(error):
+                await self._close_async(error, on_purpose=error is None)
 
     def _note_error(self, error: BaseException | None) -> None:
         """Record an error of the body on the item in hand."""
@@ -490,6 +526,20 @@ class Workload(Generic[T]):
                     leave_aside(partial(self._host.leave, refusal, in_hand, on_purpose=on_purpose))
             else:
                 self._close(refusal, on_purpose=on_purpose)
+
+
+@contextlib.contextmanager
+def _told_with(error: BaseException | None) -> Generator[None]:
+    """The body's own error is what its user must see: what fails after it is a note on it.
+
+    What ends the program or the task goes before both.
+    """
+    try:
+        yield
+    except Exception as failure:
+        if not isinstance(error, Exception):
+            raise
+        error.add_note(f"milepost: leaving the loop failed too: {failure}")
 
 
 class Catching:

@@ -299,6 +299,7 @@ class Writer:
             self.commit(msgspec.structs.replace(event, rows=rows) if rows else event)
         except MilepostError:
             if self._broken is None and self._failure is None:
+                self._attention = True  # the journal is as it was, the outputs are not yet
                 self.outputs.take_back(self.state)
                 self._attention = False
             raise
@@ -341,7 +342,7 @@ class Writer:
     def _begin_journal(self) -> JournalWriter:
         self.check_turn()
         name = record.JournalName(self.turn.epoch, self.state.sequence + 1)
-        self._attention = True
+        before, self._attention = self._attention, True
         self._broken = "a journal could not be begun"
         self._journal = JournalWriter.create(
             self._folder,
@@ -352,7 +353,7 @@ class Writer:
             durability=self.settings.durability,
         )
         self._broken = None
-        self._attention = False
+        self._attention = before  # rows may wait for their record
         self.archive.write_manifest(self.state)
         return self._journal
 

@@ -4,8 +4,8 @@
   but by who was told its path.
 - Each time it is opened, what it ends with is compared with what is known of it. What stands
   behind that end was never acknowledged: it is cut off where it may be ours, else refused.
-- Before each write its length is looked at: a file that others write, cut, move or delete is
-  noticed, not written on.
+- Before each write its name and length are looked at: a file that others write, cut, move or delete
+  is noticed, not written on.
 - `append` and the cuts belong to one thread at a time; `sync` may come from another one.
 
 Source: FORMAT.md, "Outputs".
@@ -55,6 +55,8 @@ class OutputFile:
         self._system = system
         with Translated("open", path):
             self._descriptor = system.open_output(path)
+        # Where its name is: a link to it may be in another folder.
+        self._folder = os.path.dirname(os.path.realpath(path))
         self._file = AppendedFile(system, self._descriptor, path, size_bytes=self.found_bytes())
         # How far a write went that an interruption may have hidden from us.
         self._reach_bytes = self._file.size_bytes
@@ -117,8 +119,13 @@ class OutputFile:
         self.refuse_poisoned()
         with Translated("look at", self.path):
             status = os.fstat(self._descriptor)
-        if status.st_nlink == 0:
-            raise self._changed("was deleted or replaced while it was being written")
+        if not self._has_its_name(status):
+            raise DamagedError(
+                f"the output {self.path} was moved, deleted or replaced while it was being written",
+                path=self.path,
+                hint="put the file back under this name and run the work again: it goes on behind"
+                " the last row that is there; or begin the work anew with a new file",
+            )
         if status.st_size != self._file.size_bytes:
             raise self._changed(
                 f"has {status.st_size:,} bytes, and {self._file.size_bytes:,} of it are ours:"
@@ -128,6 +135,15 @@ class OutputFile:
         self._file.append(data, len(data))
         # After the write: a sync that runs just now must not take it for its own.
         self._changes += 1
+
+    def _has_its_name(self, status: os.stat_result) -> bool:
+        if os.name == "nt":
+            return True  # what is open cannot be moved there
+        with Translated("look at", self.path):
+            try:
+                return os.path.samestat(os.stat(self.path), status)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
 
     def take_back(self, length_bytes: int) -> None:
         """Cut off rows whose acknowledgement failed, also where an interruption hid them.
@@ -160,7 +176,7 @@ class OutputFile:
             raise self._lost() from error
         if not self._is_name_sure:
             with Translated("fsync", self.path):
-                self._system.sync_folder(os.path.dirname(self.path))
+                self._system.sync_folder(self._folder)
             self._is_name_sure = True
         self._changes_synced = changes
 

@@ -1,15 +1,17 @@
 """Calling a function far away, so that what it raises comes back as what it was.
 
-- Many errors cannot travel: an HTTP error holds a socket. Such a one is judged where it was raised,
-  and comes back as its text and that judgement.
+- Many errors cannot travel: an HTTP error holds a socket, and the class of another is known only
+  where it was raised. Such a one is judged there, and comes back as its text and that judgement.
 - It comes back as a value, so that no executor makes a fuss about work that is only tried again.
-- What a call returns is unpickled by whoever waits for it. An executor that does so itself takes a
-  result that fails to load for a dead process.
+- What a call returns or raises is unpickled by whoever waits for it, and the call itself inside of
+  our own `try`. An executor that does so itself takes what fails to load for a dead process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import pickle
+from concurrent.futures import BrokenExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost.errors import MilepostError
@@ -37,10 +39,28 @@ class FarError(MilepostError):
 
 
 class Raised:
-    """What a call raised, instead of what it returned."""
+    """What a call in this process raised, instead of what it returned."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
+
+
+class PackedError:
+    """What a call raised far away, pickled, and what stands for it where that does not load."""
+
+    def __init__(self, error: Exception) -> None:
+        self._stand_in = FarError(_said(error), verdict=classify(error))
+        self._data = b""
+        with contextlib.suppress(Exception):  # an error's own pickling may raise what it likes
+            self._data = pickle.dumps(error)
+
+    def loaded(self) -> Exception:
+        """The error, or what stands for it."""
+        with contextlib.suppress(Exception):
+            error: object = pickle.loads(self._data)  # noqa: S301  # ours
+            if isinstance(error, Exception):
+                return error
+        return self._stand_in
 
 
 class Packed:
@@ -55,13 +75,43 @@ def call(function: Callable[..., Any], *args: Any) -> Any:
     try:
         return _packed(function(*args))
     except Exception as error:  # it is for whoever handed the call in
-        return Raised(_portable(error))
+        return PackedError(error)
+
+
+def packed_call(function: Callable[..., Any], args: tuple[Any, ...]) -> bytes:
+    """A call for `call_packed`. Errors: what pickling it raises."""
+    from multiprocessing.reduction import ForkingPickler  # noqa: PLC0415  # slow, seldom needed
+
+    return bytes(ForkingPickler.dumps((function, args), pickle.HIGHEST_PROTOCOL))
+
+
+def call_packed(data: bytes) -> Any:
+    """The same for a call that `packed_call` made: what loading it raises is the call's, too."""
+    try:
+        function, args = pickle.loads(data)  # noqa: S301  # ours
+    except Exception as error:  # it is for whoever handed the call in
+        return PackedError(error)
+    return call(function, *args)
+
+
+def call_here(function: Callable[..., Any], *args: Any) -> Any:
+    """Call it in a thread: what it raises is told from what its executor raises when it breaks."""
+    try:
+        return function(*args)
+    except BrokenExecutor as error:
+        return Raised(error)
+
+
+def nothing() -> None:
+    """A call that cannot fail."""
 
 
 def opened(value: Any) -> Any:
     """What the call returned. Errors: what it raised, and what loading its result raises."""
     if isinstance(value, Raised):
         raise value.error
+    if isinstance(value, PackedError):
+        raise value.loaded()
     return pickle.loads(value.data) if isinstance(value, Packed) else value  # noqa: S301  # ours
 
 
@@ -74,9 +124,8 @@ def _packed(value: Any) -> Any:
         return value
 
 
-def _portable(error: Exception) -> Exception:
+def _said(error: Exception) -> str:
     try:
-        pickle.loads(pickle.dumps(error))  # noqa: S301  # what was just made here
-    except Exception:  # an error's own pickling may raise what it likes
-        return FarError(f"{type(error).__name__}: {error}", verdict=classify(error))
-    return error
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # so may its text
+        return type(error).__name__

@@ -17,6 +17,7 @@ from concurrent.futures import (
     Executor,
     Future,
     ThreadPoolExecutor,
+    wait,
 )
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
@@ -59,6 +60,7 @@ class Engine:
             )
         self._executor: Executor | None = None
         self._runs_here = False
+        self._pickles_by_name = False
         self._scheduler = ""
         self._making = threading.Lock()
         self.generation = 0
@@ -68,8 +70,13 @@ class Engine:
 
     def _take(self, executor: Executor) -> None:
         self._executor = executor
-        # Both are asked for when it is gone, too, and must not need another one then.
+        # All are asked for when it is gone, too, and must not need another one then.
         self._runs_here = isinstance(executor, (Threads, ThreadPoolExecutor))
+        # Its module is there if one was made, and slow to load where none was.
+        module = sys.modules.get("concurrent.futures.process")
+        self._pickles_by_name = module is not None and isinstance(
+            executor, module.ProcessPoolExecutor
+        )
         self._scheduler = scheduler_of(executor)
 
     @property
@@ -107,9 +114,8 @@ class Engine:
     @property
     def pickles_by_name(self) -> bool:
         """Whether functions travel by their name, as the standard library does it."""
-        # Its module is there if one was made, and slow to load where none was.
-        module = sys.modules.get("concurrent.futures.process")
-        return module is not None and isinstance(self.executor, module.ProcessPoolExecutor)
+        self.make()
+        return self._pickles_by_name
 
     def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
         """Have a call run; one that meets a broken executor fails as those before it did.
@@ -120,12 +126,16 @@ class Engine:
         executor = self.executor
         try:
             if self._runs_here:
-                return executor.submit(function, *args)
-            return executor.submit(far.call, function, *args)
+                return executor.submit(far.call_here, function, *args)
+            if not self._pickles_by_name:
+                return executor.submit(far.call, function, *args)
+            try:
+                data = far.packed_call(function, args)
+            except Exception as error:  # a call that cannot travel is at fault itself
+                return _failed(error)
+            return executor.submit(far.call_packed, data)
         except BrokenExecutor as error:
-            future: Future[Any] = Future()
-            future.set_exception(error)
-            return future
+            return _failed(error)
         except Exception:
             self.check()
             raise
@@ -133,9 +143,26 @@ class Engine:
     def has_broken(self, future: Future[Any]) -> bool:
         """Whether a call ended because the executor broke; what a function raises is its own."""
         try:
-            return isinstance(future.exception(), BrokenExecutor) and not self._runs_here
+            return isinstance(future.exception(), BrokenExecutor)
         except CancelledError:
             return False
+
+    def prove(self, wait_for: Callable[[Future[Any]], object]) -> None:
+        """See that a call that does nothing runs: only then can another be blamed for a break.
+
+        Errors: `ConfigurationError` where it breaks the executor as well; whatever `submit` raises.
+        """
+        future = self.submit(far.nothing)
+        wait_for(future)
+        self.refuse_dropped(future)
+        if self.has_broken(future):
+            error = future.exception()
+            raise ConfigurationError(
+                "the executor's workers cannot start: a call that does nothing breaks it as well"
+                f" ({type(error).__name__}: {error})",
+                hint="see what they print; what only the program itself does, the loop or"
+                ' job.run(), belongs under: if __name__ == "__main__":',
+            ) from error
 
     def check(self) -> None:
         """Raise `OutageError` where nothing more can come from the executor."""
@@ -164,7 +191,7 @@ class Engine:
         """
         if self._make is None:
             raise ConfigurationError(
-                "the executor broke: one of its processes died",
+                "the executor broke: one of its workers died, or could not start",
                 hint="hand in a function that makes one, executor=lambda: ProcessPoolExecutor(4),"
                 " so that work goes on with a new one",
             )
@@ -235,6 +262,11 @@ class Pool:
         self._running[token] = future
         future.add_done_callback(lambda done: self._ended.put((token, done)))
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether `next_ended` need not wait."""
+        return not self._ended.empty()
+
     def next_ended(self, timeout_seconds: float) -> Ended | None:
         """The next call that has ended; `None` after the timeout.
 
@@ -249,6 +281,13 @@ class Pool:
                     del self._running[token]
                     return Ended(token, *outcome(future), self._engine.has_broken(future))
         return None
+
+    def prove(self) -> None:
+        """See that a call that does nothing runs: only then can another be blamed for a break.
+
+        Errors: `ConfigurationError` where it breaks the executor as well.
+        """
+        self._engine.prove(lambda future: wait([future]))
 
     def check(self) -> None:
         """Raise `OutageError` where nothing more can come from the executor."""
@@ -280,6 +319,12 @@ class Pool:
                 with contextlib.suppress(BaseException):
                     future.exception()
         self._engine.close(wait=wait)
+
+
+def _failed(error: Exception) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future
 
 
 def outcome(future: Future[Any]) -> tuple[Any, BaseException | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import threading
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import milepost
-from milepost import BatchStatus, ItemStatus, Outcome
+from milepost import BatchStatus, ItemStatus, Outcome, SessionStatus, StorageError
 from milepost.model.state import Suspect
 from milepost.session.writer import Writer
 
@@ -800,3 +801,174 @@ def test_a_loop_that_ends_where_no_thread_can_be_started_ends_all_the_same(
     monkeypatch.setattr(threading.Thread, "start", start)
     asyncio.run(run())
     assert milepost.Store(tmp_path).view("work").judgement.status is milepost.SessionStatus.STOPPED
+
+
+# Blocks whose error cannot be recorded.
+
+
+def looped(source: Any, store: Path, **options: Any) -> Any:
+    return milepost.resume(source, "work", store=store, progress=False, **options)
+
+
+async def same_async(item: int) -> int:
+    return item
+
+
+def status(store: Path) -> SessionStatus:
+    return milepost.Store(store).view("work").judgement.status
+
+
+@pytest.mark.usefixtures("no_thread_left")
+@pytest.mark.parametrize("shape", ["loop", "map", "async loop", "async map"])
+def test_a_block_whose_error_cannot_be_recorded_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: str
+) -> None:
+    def refuse(*_given: object) -> None:
+        raise StorageError("no space left on device")
+
+    def body() -> None:
+        with (looped if shape == "loop" else mapped)(range(9), tmp_path) as items:
+            for _ in items:
+                monkeypatch.setattr(milepost.Batch, "end_items", refuse)
+                raise ValueError("of the body")
+
+    async def async_body() -> None:
+        function = {} if shape == "async loop" else {"function": same_async}
+        make = looped if shape == "async loop" else mapped
+        async with make(range(9), tmp_path, **function) as items:
+            async for _ in items:
+                monkeypatch.setattr(milepost.Batch, "end_items", refuse)
+                raise ValueError("of the body")
+
+    caught: ValueError | None = None
+    try:
+        if shape.startswith("async"):
+            asyncio.run(async_body())
+        else:
+            body()
+    except ValueError as error:
+        caught = error
+    assert caught is not None
+    assert caught.__notes__ == ["milepost: leaving the loop failed too: no space left on device"]
+    # While its traceback is held: nothing is left to a collection.
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert status(tmp_path) is SessionStatus.INTERRUPTED
+
+
+@pytest.mark.usefixtures("no_thread_left")
+@pytest.mark.parametrize("shape", ["loop", "map"])
+def test_a_block_that_is_cancelled_while_its_error_is_recorded_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shape: str
+) -> None:
+    recording, go = threading.Event(), threading.Event()
+    plain = milepost.Batch.end_items
+
+    def slowly(*given: Any) -> None:
+        recording.set()
+        assert go.wait(60)
+        plain(*given)
+
+    async def body() -> None:
+        function = {} if shape == "loop" else {"function": same_async}
+        make = looped if shape == "loop" else mapped
+        async with make(range(9), tmp_path, durability="disk", **function) as items:
+            async for _ in items:
+                monkeypatch.setattr(milepost.Batch, "end_items", slowly)
+                raise ValueError("of the body")
+
+    async def run() -> None:
+        task = asyncio.create_task(body())
+        assert await asyncio.to_thread(recording.wait, 60)
+        task.cancel()
+        await asyncio.sleep(0)
+        go.set()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+        assert isinstance(caught.value.__context__, ValueError)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert status(tmp_path) is SessionStatus.INTERRUPTED
+
+    asyncio.run(run())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    state = milepost.Store(tmp_path).load_progress("work")
+    assert "ValueError: of the body" in {
+        each.error_message for each in state.active_batches[0].open.values()
+    }
+
+
+# Openings.
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+@pytest.mark.parametrize("how", ["threads", "tasks", "both"])
+def test_several_that_add_before_a_loop_begins_are_all_heard(
+    tmp_path: Path, is_new: bool, how: str
+) -> None:
+    store = milepost.Store(tmp_path)
+    keys = [f"k{number}" for number in range(6)]
+    make: Any = milepost.map
+
+    def in_threads(items: Any) -> None:
+        gate = threading.Barrier(len(keys))
+        errors: list[BaseException] = []
+
+        def add(key: str) -> None:
+            gate.wait()
+            try:
+                assert items.add(key)
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=add, args=(key,)) for key in keys]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert errors == []
+
+    async def in_tasks(items: Any) -> list[Any]:
+        adding = [
+            asyncio.to_thread(items.add, key) if how == "both" and key < "k3" else items.aadd(key)
+            for key in keys
+        ]
+        assert all(await asyncio.gather(*adding))
+        return [key async for key, _ in items]
+
+    for number in range(3):
+        name = f"work{number}"
+        if not is_new:
+            for _ in milepost.resume(["before"], name, store=store, progress=False):
+                pass
+        if how == "threads":
+            items = make(str, ["before"], name, store=store, progress=False)
+            in_threads(items)
+            found = [key for key, _ in items]
+        else:
+            items = make(same_async, ["before"], name, store=store, progress=False)
+            found = asyncio.run(in_tasks(items))
+        assert sorted(found) == (["before", *keys] if is_new else keys)
+
+
+@pytest.mark.parametrize("shape", ["loop", "map"])
+@pytest.mark.parametrize("how", ["add", "session", "open", "with"])
+def test_a_loop_whose_opening_failed_is_not_taken_for_done(
+    tmp_path: Path, shape: str, how: str
+) -> None:
+    for _ in looped(["a"], tmp_path / "s", key="position"):
+        break
+    items: Any = (looped if shape == "loop" else mapped)(["a", "b"], tmp_path / "s")
+    with pytest.raises(milepost.InputChangedError) as first:
+        if how == "add":
+            items.add("c")
+        elif how == "session":
+            print(items.session)
+        elif how == "open":
+            items.open(tmp_path / "rows.txt")
+        else:
+            items.__enter__()
+    with pytest.raises(milepost.ClosedError, match="ended with") as again:
+        next(items)
+    assert again.value.__cause__ is first.value
+    with pytest.raises(milepost.ClosedError, match="ended with"):
+        items.add("c")
+    assert status(tmp_path / "s") is SessionStatus.INTERRUPTED

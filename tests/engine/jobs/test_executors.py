@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import milepost
+from milepost.jobs import tasks as tasks_module
 from milepost.jobs import workers as workers_module
+from milepost.jobs.outage import Outage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -208,6 +210,83 @@ def test_a_thread_that_cannot_be_started_is_no_batchs_fault(
     goes_on(tmp_path)
 
 
+def cannot_start() -> None:
+    raise OSError("no database")
+
+
+def threads_that_cannot_start() -> Executor:
+    return ThreadPoolExecutor(2, initializer=cannot_start)
+
+
+def processes_that_cannot_start() -> Executor:
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=cannot_start)
+
+
+@pytest.mark.parametrize(
+    ("make", "workers", "in_loop"),
+    [
+        (threads_that_cannot_start, 1, False),
+        (threads_that_cannot_start, 3, False),
+        (threads_that_cannot_start, 3, True),
+        (processes_that_cannot_start, 2, False),
+    ],
+)
+def test_one_whose_workers_cannot_start_fails_no_batch(
+    tmp_path: Path, make: Callable[[], Executor], workers: int, in_loop: bool
+) -> None:
+    with pytest.raises(milepost.ConfigurationError, match="workers cannot start"):
+        run(tmp_path, make, workers=workers, in_loop=in_loop)
+    goes_on(tmp_path)
+
+
+@pytest.mark.parametrize("make", [threads_that_cannot_start, processes_that_cannot_start])
+def test_a_map_over_one_whose_workers_cannot_start_fails_no_item(
+    tmp_path: Path, make: Callable[[], Executor]
+) -> None:
+    items = milepost.map(str, KEYS, "map", store=tmp_path, executor=make, workers=2, progress=False)
+    with pytest.raises(milepost.ConfigurationError, match="workers cannot start"):
+        next(items)
+    again = milepost.map(str, KEYS, "map", store=tmp_path, progress=False)
+    assert sorted(item for item, _ in again) == KEYS
+    assert not again.failed
+
+
+def test_a_batch_that_breaks_what_can_start_is_poison(tmp_path: Path) -> None:
+    """The workers of this one die of batch b only, and never of a call that does nothing."""
+
+    class Dying(Fake):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            if any(getattr(each, "key", "") == "b" for each in args):
+                future.set_exception(BrokenExecutor("a worker died"))
+            else:
+                future.set_result(fn(*args, **kwargs))
+            return future
+
+    result = run(tmp_path, lambda: Dying(lambda _: None))
+    assert result.completed == len(KEYS) - 1
+    assert list(result.failures) == ["b"]
+    assert "poison: its worker process died 3 times in a row" in result.failures["b"]
+
+
+def test_after_a_stop_a_break_begins_nothing_anew(tmp_path: Path) -> None:
+    """A signal to the whole group stops the run, and kills the workers as well."""
+    made: list[Fake] = []
+
+    def end(future: Future[Any]) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        future.set_exception(BrokenExecutor("a worker died"))
+
+    def make() -> Fake:
+        made.append(Fake(end))
+        return made[-1]
+
+    with pytest.raises(SystemExit):
+        run(tmp_path, make, workers=1)
+    assert [len(each.calls) for each in made] == [1]
+    goes_on(tmp_path)
+
+
 # After the end.
 
 
@@ -270,6 +349,79 @@ def test_what_was_in_hand_at_an_outage_is_pending_again(tmp_path: Path, is_async
         with pytest.raises(milepost.OutageError):
             job.run(progress=False)
         assert not state_of(tmp_path).failed_batches
+
+
+def test_what_is_in_hand_at_an_outage_may_still_end_in_a_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tasks_module, "GRACE_SECONDS", PATIENCE_SECONDS)
+    is_met = threading.Event()
+    note = Outage.note
+
+    def noting(outage: Outage, numbers: Any) -> None:
+        try:
+            note(outage, numbers)
+        except milepost.OutageError:
+            is_met.set()
+            raise
+
+    monkeypatch.setattr(Outage, "note", noting)
+
+    @milepost.job("work", batches=KEYS[:3], workers=3, attempts=1, give_up_after=2, store=tmp_path)
+    async def job(batch: milepost.Batch) -> None:
+        if batch.key != "c":
+            raise ConnectionError("down")
+        while not is_met.is_set():  # noqa: ASYNC110  # it is set in a thread
+            await asyncio.sleep(0.01)
+
+    with pytest.raises(milepost.OutageError):
+        job.run(progress=False)
+    state = state_of(tmp_path)
+    assert [each.batch_id for each in state.completed_batches.values()] == ["c"]
+    assert not state.failed_batches
+
+
+# Functions that are not what their code is.
+
+DECORATORS = """
+    import functools
+
+    def plain(function):
+        @functools.wraps(function)
+        def call(*args):
+            return function(*args)
+        return call
+
+    cached = functools.lru_cache
+"""
+
+DECORATED = """
+    import decorators, milepost
+
+    @milepost.job("work", batches=["a", "b"], executor="processes")
+    @decorators.{how}
+    def work(batch):
+        return [(f"item of {{batch.key}}", milepost.ItemStatus.COMPLETED)]
+"""
+
+RUN_A_FILE = """
+    import importlib.util, os, sys
+
+    if __name__ == "__main__":
+        file = os.path.join(os.path.dirname(__file__), "a.job.py")
+        spec = importlib.util.spec_from_file_location("milepost_job_a", file)
+        module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        result = module.work.run(store=sys.argv[1], progress=False)
+        print(result.exit_code, result.completed, result.failures)
+"""
+
+
+@pytest.mark.parametrize("how", ["plain", "cached"])
+def test_a_decorated_function_is_found_in_its_own_file(tmp_path: Path, how: str) -> None:
+    (tmp_path / "decorators.py").write_text(textwrap.dedent(DECORATORS))
+    (tmp_path / "a.job.py").write_text(textwrap.dedent(DECORATED.format(how=how)))
+    assert told(tmp_path, RUN_A_FILE).split(maxsplit=2)[:2] == ["0", "2"]
 
 
 # Functions that only look as if they worked.

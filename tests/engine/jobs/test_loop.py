@@ -311,6 +311,39 @@ def test_restart_and_error_when_complete(tmp_path: Path) -> None:
         run_all(tmp_path / "s", "ab", when_complete="again")
 
 
+def leave_found(store: Path, when_complete: Any = "stop") -> None:
+    """A run that ends while another loop has what was found on the way in hand."""
+    with milepost.resume(["a", "b"], "crawl", store=store, when_complete=when_complete) as items:
+        for item in items:
+            if item == "a":
+                items.add_many(["c", "d"])
+                items.session.batch(0).update_item("c", ItemStatus.PROCESSING)
+
+
+def test_what_was_found_and_is_not_done_is_told_and_run_next_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    leave_found(tmp_path)
+    assert status(tmp_path) is SessionStatus.FAILED
+    told = capsys.readouterr().err
+    assert "crawl: ended with 3 completed\n" in told
+    assert "crawl: 1 item found on the way not done; to do it, run it again\n" in told
+    assert run_all(tmp_path, ["a", "b"]) == ["c"]
+    assert status(tmp_path) is SessionStatus.COMPLETED
+
+
+@pytest.mark.parametrize("when_complete", ["restart", "error"])
+def test_what_was_found_is_put_back_first_where_an_end_is_an_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], when_complete: str
+) -> None:
+    leave_found(tmp_path, when_complete)
+    told = capsys.readouterr().err
+    retry = f"milepost retry crawl --store {tmp_path}"
+    assert f"not done; to do it, {retry}, and run it again\n" in told
+    milepost.Store(tmp_path).retry("crawl")
+    assert run_all(tmp_path, ["a", "b"], when_complete=when_complete) == ["c"]
+
+
 def test_an_empty_source_completes(tmp_path: Path) -> None:
     assert run_all(tmp_path / "s", []) == []
     assert status(tmp_path / "s") is SessionStatus.COMPLETED

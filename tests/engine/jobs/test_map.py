@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import gc
@@ -12,18 +13,23 @@ import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 import milepost
 from milepost import Backoff, ItemStatus, SessionStatus
+from milepost.session import mapping
+from milepost.work.pool import Pool
 from support.consumers import refused_in_a_thread
 from support.faults import die, in_child
 from support.watching import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+
+    from milepost.work.pool import Ended
 
 pytestmark = pytest.mark.usefixtures("no_thread_left")
 
@@ -803,3 +809,127 @@ def is_running(pid: int) -> bool:
         return False
     except FileNotFoundError:  # it ended just now, or the system does not tell
         return not Path("/proc/self").exists()
+
+
+@pytest.mark.parametrize("why", ["no room", "a stop"])
+def test_what_is_due_and_may_not_begin_keeps_nothing_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    now = [0.0]
+    tries: list[str] = []
+    waits: list[float] = []
+    is_full, go = threading.Event(), threading.Event()
+    wait_for_end = Pool.next_ended
+
+    def next_ended(pool: Pool, timeout_seconds: float) -> Ended | None:
+        if is_full.is_set():
+            waits.append(timeout_seconds)
+            if len(waits) == 5:
+                go.set()
+        return wait_for_end(pool, timeout_seconds)
+
+    def work(item: str) -> str:
+        tries.append(item)
+        if item != "due":
+            if item == last:
+                now[0] = 60.0  # what waits to be tried again is due from now on
+                is_full.set()
+            assert go.wait(PATIENCE_SECONDS)
+        elif tries.count(item) == 1:
+            if why == "a stop":
+                assert is_full.wait(PATIENCE_SECONDS)
+                made.session.request_stop()
+            raise milepost.Retry("later", after=30.0 if why == "no room" else 0.0)
+        return item
+
+    monkeypatch.setattr(mapping, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(Pool, "next_ended", next_ended)
+    items = ["due", "busy"] if why == "a stop" else ["due", "busy", "next"]
+    last = items[-1]
+    made = mapped(work, items, tmp_path, workers=2)
+    expected = pytest.raises(KeyboardInterrupt) if why == "a stop" else contextlib.nullcontext()
+    with expected:
+        for _ in made:
+            pass
+    assert len(waits) >= 5
+    assert min(waits[:5]) > 0.0
+    assert tries.count("due") == (1 if why == "a stop" else 2)
+
+
+def test_what_a_slow_source_gave_starts_before_it_is_asked_again(tmp_path: Path) -> None:
+    started = [threading.Event() for _ in range(5)]
+
+    def source() -> Iterator[int]:
+        for number, event in enumerate(started):
+            yield number
+            assert event.wait(timeout=60)
+
+    def work(number: int) -> int:
+        started[number].set()
+        return number
+
+    assert sorted(results(work, source(), tmp_path)) == [(n, n) for n in range(5)]
+
+
+def test_a_slow_source_is_not_asked_for_all_it_has_before_a_result_is_given_out(
+    tmp_path: Path,
+) -> None:
+    asked: list[int] = []
+
+    def source() -> Iterator[int]:
+        for number in range(100):
+            asked.append(number)
+            yield number
+
+    given: list[int] = []
+    ended = threading.Event()
+    for item, _ in mapped(lambda _: ended.set(), source(), tmp_path, workers=20):
+        given.append(item)
+        assert ended.wait(timeout=60)
+        assert len(asked) <= len(given) + 2 * 20
+    assert sorted(given) == list(range(100))
+
+
+@pytest.mark.parametrize("shape", ["map", "async map"])
+def test_a_map_that_is_closed_while_it_is_asked_says_so(tmp_path: Path, shape: str) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait(_: int) -> None:
+        begun.set()
+        go_on.wait(timeout=60)
+
+    async def wait_async(_: int) -> None:
+        begun.set()
+        await asyncio.sleep(3_600)
+
+    if shape == "map":
+        items = mapped(wait, [1, 2], tmp_path, workers=1)
+
+        def close() -> None:
+            begun.wait(timeout=60)
+            go_on.set()
+            items.close()
+
+        closing = threading.Thread(target=close)
+        closing.start()
+        with contextlib.suppress(milepost.ClosedError):
+            for _ in items:
+                pass
+        closing.join()
+        return
+
+    async def run() -> None:
+        found = milepost.map(wait_async, [1], "work", store=tmp_path, progress=False)
+
+        async def pull() -> None:
+            async for _ in found:
+                pass
+
+        pulling = asyncio.create_task(pull())
+        while not begun.is_set():  # noqa: ASYNC110  # it is set in a task of any kind
+            await asyncio.sleep(0)
+        await found.aclose()
+        with pytest.raises(milepost.ClosedError, match="while the next result was waited for"):
+            await pulling
+
+    asyncio.run(run())

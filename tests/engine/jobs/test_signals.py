@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
 import sys
 import textwrap
-import time
+import threading
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
 import milepost
-from milepost import SessionStatus
+from milepost import ItemStatus, SessionStatus
+from milepost.jobs.signals import StopSignals
+from support.watching import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 COUNT = 400
@@ -80,10 +85,7 @@ def test_work_of_its_own_in_threads_stops_too(
     names = ["a", "b"] + ["c"] * (shape == "a job in a job")
     command = [sys.executable, str(program)]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as started:
-        deadline = time.monotonic() + 60
-        while not log.exists() or any(f"{name}-3" not in log.read_text() for name in names):
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        wait_until(lambda: log.exists() and all(f"{name}-3" in log.read_text() for name in names))
         started.send_signal(number)
         _, told = started.communicate(timeout=60)
         assert started.returncode in code, told
@@ -104,3 +106,167 @@ def test_work_of_its_own_in_threads_stops_too(
     outer = store.load_progress("outer")
     assert outer.outcome is milepost.Outcome.COMPLETED
     assert outer.session_statistics.total_items_failed == 0
+
+
+ASYNC = """
+begun, gone = asyncio.Event(), asyncio.Event()
+
+async def work(name):
+    if name == "a":
+        await begun.wait()
+        try:
+            await asyncio.to_thread(crawl, name)
+        finally:
+            gone.set()
+        return name
+    begun.set()
+    await gone.wait()
+    await asyncio.sleep(0)  # whatever the other one raised has arrived
+    await asyncio.sleep(0.01)
+    os.write(log, b"in-hand\\n")
+    return name
+"""
+PLAIN = """
+begun, gone = threading.Event(), threading.Event()
+
+@milepost.job("outer", batches=["a", "b"], workers=2, store="s", executor="threads")
+def work(batch):
+    if batch.key == "a":
+        begun.wait()
+        try:
+            crawl("a")
+        finally:
+            gone.set()
+    else:
+        begun.set()
+        gone.wait()
+        time.sleep(0.01)
+        os.write(log, b"in-hand\\n")
+"""
+BESIDE = {
+    "an async map": ASYNC
+    + """
+async def main():
+    made = milepost.map(work, ["a", "b"], "outer", workers=2, store="s", progress=False)
+    async for name, _ in made:
+        pass
+
+asyncio.run(main())
+""",
+    "an async job": ASYNC
+    + """
+@milepost.job("outer", batches=["a", "b"], workers=2, store="s")
+async def job(batch):
+    await work(batch.key)
+
+asyncio.run(job.run_async(progress=False))
+""",
+    "a job in an executor": PLAIN + "work.run(progress=False)",
+    "a job in an executor and an event loop": PLAIN + "asyncio.run(work.run_async(progress=False))",
+}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals to another process are not for Windows")
+@pytest.mark.parametrize("shape", BESIDE)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, (130, -2)), (signal.SIGTERM, (143,))])
+def test_the_end_of_work_in_a_function_cuts_nothing_else(
+    tmp_path: Path, shape: str, number: signal.Signals, code: tuple[int, ...]
+) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(BEGIN + textwrap.dedent(BESIDE[shape]))
+    log = tmp_path / "log"
+    command = [sys.executable, str(program)]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as started:
+        wait_until(lambda: log.exists() and "a-3" in log.read_text())
+        started.send_signal(number)
+        _, told = started.communicate(timeout=60)
+        assert started.returncode in code, told
+    assert "in-hand" in log.read_text().split(), told
+    outer = milepost.Store(tmp_path / "s").view("outer")
+    latest = outer.state.executions[-1]
+    assert (latest.error_message, latest.in_flight) == (None, [])
+    expected = SessionStatus.STOPPED if number is signal.SIGINT else SessionStatus.INTERRUPTED
+    assert outer.judgement.status is expected
+    if shape == "an async map":
+        batch = outer.state.active_batches[0]
+        assert batch.is_done("b")
+        assert batch.open["a"].status is ItemStatus.PENDING
+    else:
+        assert list(outer.state.completed_batches) == [1]
+
+
+HANGS = """
+async def work(name):
+    if name == "a":
+        await begun.wait()
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+    begun.set()
+    await asyncio.Event().wait()
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals to another process are not for Windows")
+@pytest.mark.parametrize("shape", ["an async map", "an async job"])
+def test_a_second_signal_in_a_task_ends_all(tmp_path: Path, shape: str) -> None:
+    program = tmp_path / "program.py"
+    how = BESIDE[shape].replace(ASYNC, ASYNC + HANGS)
+    program.write_text(BEGIN + "import signal\n" + how)
+    command = [sys.executable, str(program)]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=60, check=False)
+    assert ended.returncode in {130, -2}, ended.stderr.decode()
+    outer = milepost.Store(tmp_path / "s").view("outer")
+    assert outer.judgement.status is SessionStatus.STOPPED
+
+
+def told_in_threads(order: Iterable[StopSignals]) -> ExitStack:
+    """Have these begin, one after another, in a thread; they end with the block."""
+    entered = ExitStack()
+
+    def enter() -> None:
+        for each in order:
+            entered.enter_context(each)
+
+    in_a_thread(enter)
+    return entered
+
+
+def in_a_thread(work: Callable[[], object]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_outer_work_in_threads_is_told_first(is_reversed: bool) -> None:
+    told: list[int] = []
+    made = [StopSignals(functools.partial(told.append, number)) for number in range(50)]
+    order = list(range(50))
+    if is_reversed:
+        order.reverse()
+    with StopSignals(lambda: told.append(-1)), told_in_threads(made[number] for number in order):
+        signal.raise_signal(signal.SIGINT)
+    assert told == [-1, *order]
+
+
+def test_outer_work_in_one_thread_is_told_first() -> None:
+    told: list[str] = []
+    with StopSignals(lambda: told.append("outer")), StopSignals(lambda: told.append("inner")):
+        signal.raise_signal(signal.SIGINT)
+    assert told == ["outer", "inner"]
+
+
+def test_work_that_begins_while_others_are_told_is_no_earlier() -> None:
+    told: list[str] = []
+    inner = StopSignals(lambda: told.append("inner"))
+    later = ExitStack()
+
+    def note_main() -> None:
+        if "main" not in told:  # in the midst of the handler, another thread begins work
+            told.append("main")
+            in_a_thread(lambda: later.enter_context(inner))
+
+    outer = StopSignals(lambda: told.append("outer"))
+    with StopSignals(note_main), told_in_threads([outer]), later:
+        signal.raise_signal(signal.SIGINT)
+    assert told[:3] == ["main", "outer", "inner"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import sys
 import threading
 from collections import Counter
@@ -13,6 +14,8 @@ import pytest
 
 import milepost
 from milepost import Backoff, BatchStatus, ItemStatus, StorageError
+from milepost.journal.writer import JournalWriter
+from milepost.session.outputs import Outputs
 from milepost.session.writer import Writer
 
 if TYPE_CHECKING:
@@ -48,11 +51,12 @@ def in_threads(*works: Callable[[], None]) -> None:
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=run, args=(work,)) for work in works]
+    threads = [threading.Thread(target=run, args=(work,), daemon=True) for work in works]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join()
+        thread.join(timeout=60)
+        assert not thread.is_alive(), errors
     assert not errors
 
 
@@ -67,8 +71,13 @@ def test_loops_in_threads_share_the_items(batch: milepost.Batch, source: str) ->
     if source == "found":
         batch.add_many(everything)
 
+    together = threading.Barrier(3, timeout=60)
+
     def loop() -> None:
-        for item in batch.items(everything if source == "list" else None):
+        items = batch.items(everything if source == "list" else None)
+        assert items.session is batch.session
+        together.wait()  # all have begun before one takes anything
+        for item in items:
             given.append(item)
 
     in_threads(loop, loop, loop)
@@ -81,8 +90,13 @@ def test_loops_in_threads_over_what_they_find(batch: milepost.Batch) -> None:
     given: list[int] = []
     batch.add(1)
 
+    together = threading.Barrier(3, timeout=60)
+
     def loop() -> None:
-        for item in batch.items():
+        items = batch.items()
+        assert items.session is batch.session
+        together.wait()
+        for item in items:
             given.append(item)
             batch.add_many(each for each in (2 * item, 2 * item + 1) if each < 300)
 
@@ -94,8 +108,13 @@ def test_loops_in_threads_over_what_they_find(batch: milepost.Batch) -> None:
 def test_maps_in_threads_share_the_items(batch: milepost.Batch) -> None:
     given: list[int] = []
 
+    together = threading.Barrier(2, timeout=60)
+
     def loop() -> None:
-        for item, _ in batch.map(str, range(300), workers=3):
+        mapped = batch.map(str, range(300), workers=3)
+        assert mapped.session is batch.session
+        together.wait()
+        for item, _ in mapped:
             given.append(item)
 
     in_threads(loop, loop)
@@ -155,16 +174,16 @@ def test_what_another_thread_has_in_hand_is_left_to_it(batch: milepost.Batch) ->
         for item in batch.items(range(4)):
             given.append(item)
             begun.set()
-            go_on.wait()
+            go_on.wait(timeout=60)
         ended.set()
 
     def quick() -> None:
-        begun.wait()
+        begun.wait(timeout=60)
         for item in batch.items(range(4)):
             given.append(item)
             if item == 3:
                 go_on.set()
-                ended.wait()
+                ended.wait(timeout=60)
 
     in_threads(slow, quick)
     assert sorted(given) == [0, 1, 2, 3]
@@ -398,3 +417,86 @@ def test_what_nobody_was_given_nobody_can_speak_of(
         asyncio.run(crawl(batch))
         assert batch.complete() is BatchStatus.COMPLETED
     assert (tmp_path / "rows.txt").read_text() == "b\n"
+
+
+def test_what_waits_by_hand_is_looked_for_again(batch: milepost.Batch) -> None:
+    batch.add_many(range(300))  # more than are looked at ahead
+    given: list[int] = []
+    for item in batch.items():
+        given.append(item)
+        if item == 0:
+            batch.update_item(299, ItemStatus.PENDING)
+            batch.update_items([(298, ItemStatus.PENDING, None)])
+    assert sorted(given) == list(range(300))
+    assert batch.complete() is BatchStatus.COMPLETED
+
+
+@pytest.mark.parametrize("inner", [True, False])
+def test_what_a_loop_is_left_with_waits_though_others_ran(
+    batch: milepost.Batch, inner: bool
+) -> None:
+    for _ in batch.items(["a", "b"]):
+        if inner:
+            for _ in batch.items(["c"]):
+                pass
+        break
+    assert batch.status_of("a") is ItemStatus.PENDING
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, StorageError])
+def test_rows_of_a_record_that_was_refused_are_cut_back_whatever_interrupts_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    refusals: list[BaseException] = []
+
+    def refusing(plain: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any, **options: Any) -> Any:
+            if refusals:
+                raise refusals.pop()
+            return plain(*given, **options)
+
+        return call
+
+    monkeypatch.setattr(JournalWriter, "append", refusing(JournalWriter.append))
+    monkeypatch.setattr(Outputs, "take_back", refusing(Outputs.take_back))
+
+    def work(*, is_full: bool) -> None:
+        items = milepost.resume("abc", "work", store=tmp_path / "s", progress=False)
+        with items:
+            rows = items.open(tmp_path / "rows.txt")
+            for item in items:
+                rows.write(item)
+                if is_full and item == "b":
+                    refusals.extend([error("what comes then"), StorageError("no space left")])
+
+    with pytest.raises(error, match="what comes then"):
+        work(is_full=True)
+    assert refusals == []
+    work(is_full=False)
+    assert (tmp_path / "rows.txt").read_text() == "abc"
+
+
+def test_a_row_that_comes_after_the_function_returned_is_refused(
+    batch: milepost.Batch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contexts: list[contextvars.Context] = []
+
+    def function(item: str) -> str:
+        contexts.append(contextvars.copy_context())
+        rows.write(item)
+        return item
+
+    mapped = batch.map(function, ["a"], workers=1)
+    rows = mapped.open(tmp_path / "rows.txt")
+    plain = Writer.commit_with_rows
+
+    def commit_with_rows(writer: Writer, event: Any, slips: Any) -> None:
+        if slips:  # it is acknowledged just now
+            with pytest.raises(milepost.ClosedError, match="acknowledged or given up already"):
+                contexts[0].run(rows.write, "too late")
+        plain(writer, event, slips)
+
+    monkeypatch.setattr(Writer, "commit_with_rows", commit_with_rows)
+    for _ in mapped:
+        pass
+    assert (tmp_path / "rows.txt").read_text() == "a"

@@ -22,11 +22,13 @@ from milepost.errors import (
     DamagedError,
     DurabilityLostError,
     EncodingError,
+    OutputError,
     StorageFullError,
     SupersededError,
 )
 from milepost.model.state import Execution, SessionState
 from milepost.session.outputs import Slip, all_ended, in_function
+from milepost.session.writer import Writer
 from milepost.storage.directory import LocalDirectory
 from milepost.types import Outcome
 from support.faults import in_child
@@ -203,6 +205,95 @@ def test_rows_of_tasks_that_run_at_once_are_kept_apart(tmp_path: Path, rows: Pat
     ]
 
 
+def test_rows_of_a_loop_in_a_function_are_those_of_its_own_items(
+    tmp_path: Path, rows: Path
+) -> None:
+    with store_in(tmp_path).session("crawl") as session:
+        sites = session.start_batch("sites")
+        work: Any = None
+
+        def crawl_site(site: str) -> None:
+            batch = session.start_batch(site)
+            pages = batch.items(range(3))
+            out, of_sites = pages.open(rows), work.open(tmp_path / "sites.txt")
+            of_sites.write(f"{site} begins\n")
+            for page in pages:
+                out.write(f"{site}{page}\n")
+            for page, text in batch.map(str, range(3, 5)):
+                of_sites.write(f"{site} has {page}\n")
+                assert text == str(page)
+            out.write(f"{site} is done\n")  # no page is in hand: it is the site's
+            batch.complete()
+            if site == "b":
+                raise ValueError("after all pages were done")
+
+        work = sites.map(crawl_site, ["a", "b"], workers=2)
+        assert [site for site, _ in work] == ["a"]
+        assert session.statistics.total_items_processed == 1 + 2 * 5
+    assert sorted(rows.read_text().splitlines()) == [
+        *("a is done", "a0", "a1", "a2", "b0", "b1", "b2")
+    ]
+    assert (tmp_path / "sites.txt").read_text() == "a begins\na has 3\na has 4\n"
+
+
+def test_rows_of_an_async_loop_in_a_function_are_those_of_its_own_items(
+    tmp_path: Path, rows: Path
+) -> None:
+    async def crawl_site(site: str) -> None:
+        batch = await asyncio.to_thread(sessions[0].start_batch, site)
+        pages = batch.items(range(3))
+        out = await pages.aopen(rows)
+        async for page in pages:
+            await asyncio.gather(write(out, f"{site}{page}\n"))
+        raise milepost.Skip("nothing else to do here")
+
+    async def write(out: milepost.Output, row: str) -> None:
+        await asyncio.to_thread(out.write, row)
+
+    async def main() -> None:
+        sites = sessions[0].start_batch("sites")
+        assert [each async for each in sites.map(crawl_site, ["a", "b"], workers=2)] == []
+
+    with store_in(tmp_path).session("crawl") as session:
+        sessions = [session]
+        asyncio.run(main())
+        assert session.statistics.total_items_processed == 2 * 3
+    assert sorted(rows.read_text().split()) == ["a0", "a1", "a2", "b0", "b1", "b2"]
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same session", "another session"])
+def test_a_map_in_a_function_or_a_body_gives_rows_to_its_innermost_item(
+    tmp_path: Path, rows: Path, same: bool
+) -> None:
+    """Of the output's own session: another session acknowledges none of its rows."""
+    store = store_in(tmp_path)
+    with store.session("crawl") as session, store.session("other") as other:
+        inner = session if same else other
+
+        def page(number: int) -> None:
+            out.write(f"{number} ")
+            if number % 2:
+                raise ValueError("odd")
+
+        def site(name: str) -> None:
+            for _ in inner.start_batch(name).map(page, range(4), workers=2):
+                pass
+            if name == "b":
+                raise ValueError("after its pages")
+
+        # `out` is of the outer loop: the pages run in the function of its items, then in its body.
+        sites = session.start_batch("sites").map(site, ["b", "a"], workers=1)
+        out = sites.open(rows)
+        for name, _ in sites:
+            out.write(f"{name}. ")
+            site(f"body of {name}")
+    found = rows.read_text().split()
+    if same:
+        assert sorted(found) == ["0", "0", "0", "2", "2", "2", "a."]
+    else:  # 0 to 3 of the function for "a", and of the body; of "b", which failed, none
+        assert sorted(found) == ["0", "0", "1", "1", "2", "2", "3", "3", "a."]
+
+
 # The order of calls.
 
 
@@ -268,6 +359,42 @@ def test_on_a_full_disk_the_item_is_not_acknowledged(tmp_path: Path, rows: Path)
     assert rows.read_bytes() == b"a" * 1000 + b"bc"
 
 
+@pytest.mark.parametrize("end", ["close", "give_way"])
+def test_a_worker_that_was_left_behind_writes_no_row_behind_the_end(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    session = store_in(tmp_path).session("crawl")
+    items = session.start_batch("only").items(["a", "b", "c"])
+    out = items.open(rows)
+    next(items)
+    out.write("a")
+    next(items)
+    out.write("b")
+    name = "close" if end == "close" else "supersede"
+    plain = getattr(Writer, name)
+    late: list[object] = []
+
+    def closed(writer: Writer) -> None:
+        # Its end is recorded, and it is not closed: now the worker comes.
+        assert writer.state.executions[-1].outcome is not None
+        for call in (lambda: items.open(tmp_path / "more.txt"), lambda: next(items)):
+            with pytest.raises(ClosedError, match="the run has ended"):
+                call()
+            late.append(call)
+        plain(writer)
+
+    monkeypatch.setattr(Writer, name, closed)
+    getattr(session, end)()
+    monkeypatch.undo()
+    assert len(late) == 2
+    assert rows.read_bytes() == b"a"
+    assert not (tmp_path / "more.txt").exists()
+    if end == "give_way":
+        session.close()
+    assert left(tmp_path, "abc") == ["b", "c"]
+    assert rows.read_bytes() == b"abc"
+
+
 @pytest.mark.parametrize("durability", ["process", "disk"])
 def test_rows_whose_record_fails_are_taken_back(
     tmp_path: Path, rows: Path, durability: milepost.Durability
@@ -291,6 +418,29 @@ def test_rows_whose_record_fails_are_taken_back(
                 next(items)
             session.set_data("anything")  # it goes on without the record, and without the row
         assert rows.read_bytes() == b"a"
+    assert left(tmp_path, "abc") == ["b", "c"]
+    assert rows.read_bytes() == b"abc"
+
+
+def test_rows_are_taken_back_where_beginning_their_journal_is_interrupted(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    session = store_in(tmp_path).session("crawl")
+    items = session.start_batch("only").items(["a", "b", "c"])
+    out = items.open(rows)
+    next(items)
+    out.write("a")
+    next(items)
+    out.write("b")
+    session.snapshot()  # the next record begins a journal
+    monkeypatch.setattr("milepost.session.archive.Archive.write_manifest", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        next(items)
+    session.close()
     assert left(tmp_path, "abc") == ["b", "c"]
     assert rows.read_bytes() == b"abc"
 
@@ -626,7 +776,9 @@ def test_an_output_that_cannot_be_opened_locks_nobody_out(tmp_path: Path, rows: 
         make(rows)
         store_in(tmp_path).retry("crawl")
         items = crawl(tmp_path, "abcdefgh")
-        with pytest.raises(milepost.MilepostError, match=r"rows\.txt (is a folder|has 0 bytes)"):
+        with pytest.raises(
+            milepost.MilepostError, match=r"rows\.txt is (a folder|no regular file)"
+        ):
             items.open(rows)
         items.close()
         (rows.rmdir if rows.is_dir() else rows.unlink)()
@@ -705,6 +857,20 @@ def test_a_folder_and_another_drive_are_refused(
         items.open(tmp_path / "rows.txt")
     assert "put both on one drive" in caught.value.hint
     assert not (tmp_path / "rows.txt").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="such files are not there")
+def test_what_is_no_regular_file_is_refused(tmp_path: Path, rows: Path) -> None:
+    os.mkfifo(rows)
+    link = tmp_path / "link.txt"
+    link.symlink_to(rows)
+    for path in (rows, link, os.devnull):
+        items = milepost.resume("ab", str(path), store=store_in(tmp_path), progress=False)
+        with pytest.raises(OutputError, match="is no regular file") as caught:
+            items.open(path)
+        assert "name a file" in caught.value.hint
+        assert list(items.session.live.outputs) == []
+        items.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

@@ -69,6 +69,19 @@ def test_the_name_of_a_file_that_is_there_may_not_be_on_the_disk(
     file.close()
 
 
+def test_the_folder_of_a_link_s_file_is_synced(tmp_path: Path, system: Recording) -> None:
+    for name in ("links", "real", "real/deep"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "links" / "rows.txt").symlink_to("../real/deep/rows.txt")
+    file = OutputFile(str(tmp_path / "links" / "rows.txt"), system)
+    file.append(ROWS)
+    file.sync()
+    assert system.calls[-1] == "fsync-folder real/deep"
+    file.append(ROWS)  # under a link, it has its name all the same
+    assert (tmp_path / "real" / "deep" / "rows.txt").read_bytes() == ROWS * 2
+    file.close()
+
+
 def test_what_is_written_while_a_sync_runs_is_synced_by_the_next(path: Path) -> None:
     class Slow(OperatingSystem):
         syncs = 0
@@ -196,15 +209,32 @@ def _replace(path: Path) -> None:
     os.replace(path.parent / "new", path)
 
 
+def _move(path: Path) -> None:
+    path.rename(path.with_suffix(".1"))
+
+
+def _rotate(path: Path) -> None:
+    _move(path)
+    path.touch()
+
+
+def _hide(path: Path) -> None:
+    _move(path)
+    path.symlink_to(path.parent / "nowhere")
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
         (_append_to, "somebody else writes it"),
         (_truncate, "somebody else writes it"),
-        (os.unlink, "deleted or replaced"),
-        (_replace, "deleted or replaced"),
+        (os.unlink, "moved, deleted or replaced"),
+        (_replace, "moved, deleted or replaced"),
+        (_move, "moved, deleted or replaced"),
+        (_rotate, "moved, deleted or replaced"),
+        (_hide, "moved, deleted or replaced"),
     ],
-    ids=["appended to", "truncated", "deleted", "replaced"],
+    ids=["appended to", "truncated", "deleted", "replaced", "moved", "rotated", "hidden"],
 )
 def test_what_others_do_to_it_is_noticed(
     file: OutputFile, path: Path, change: Callable[[Path], None], reason: str

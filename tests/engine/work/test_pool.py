@@ -12,15 +12,17 @@ from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecu
 from functools import partial
 from importlib.machinery import ModuleSpec
 from pickle import PicklingError
-from types import ModuleType, SimpleNamespace
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from milepost.errors import ClosedError, ConfigurationError, OutageError
+from milepost.types import BatchErrorType
 from milepost.work import executors, far
+from milepost.work.classify import Verdict
 from milepost.work.executors import Threads, executor_named
-from milepost.work.pool import Engine, Pool
+from milepost.work.pool import Ended, Engine, Pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -442,3 +444,117 @@ def test_processes_tell_what_was_raised_and_that_one_died() -> None:
     assert ended is not None
     assert ended.value == "1"
     pool.close(wait=True)
+
+
+# Who is at fault.
+
+
+def cannot_start() -> None:
+    raise OSError("no database")
+
+
+def threads_that_cannot_start() -> Executor:
+    return ThreadPoolExecutor(1, initializer=cannot_start)
+
+
+def ended_of(pool: Pool, function: Callable[..., Any], *args: Any) -> Ended:
+    pool.submit("it", function, *args)
+    ended = pool.next_ended(PATIENCE_SECONDS)
+    assert ended is not None
+    return ended
+
+
+def test_threads_that_cannot_start_are_a_break() -> None:
+    pool = Pool(threads_that_cannot_start, 1)
+    assert ended_of(pool, str).is_break
+    pool.close(wait=True)
+
+
+def raise_broken() -> None:
+    raise BrokenExecutor("a pool of its own")
+
+
+@pytest.mark.parametrize("executor", ["threads", lambda: ThreadPoolExecutor(1), "processes"])
+def test_a_broken_pool_of_the_function_s_own_is_no_break(executor: Any) -> None:
+    pool = Pool(executor, 1)
+    ended = ended_of(pool, raise_broken)
+    assert isinstance(ended.error, BrokenExecutor)
+    assert not ended.is_break
+    pool.close(wait=True)
+
+
+def test_that_its_workers_cannot_start_is_the_executor_s_fault() -> None:
+    pool = Pool(threads_that_cannot_start, 1)
+    with pytest.raises(ConfigurationError, match="workers cannot start") as caught:
+        pool.prove()
+    assert isinstance(caught.value.__cause__, BrokenExecutor)
+    assert "__main__" in caught.value.hint
+    pool.close(wait=True)
+
+
+@pytest.mark.parametrize("executor", [None, "processes"])
+def test_an_executor_that_works_is_proved(executor: str | None) -> None:
+    pool = Pool(executor, 1)
+    pool.prove()
+    pool.close(wait=True)
+
+
+def test_a_proof_that_the_executor_dropped_is_an_outage() -> None:
+    lent = Broken()
+    engine = Engine(lent, 1)
+    with pytest.raises(OutageError, match="the executor dropped"):
+        engine.prove(lambda future: future.cancel())
+
+
+def raise_what_is_known_there_only() -> None:
+    module: Any = ModuleType("known_there")
+    module.PluginError = type("PluginError", (ConnectionError,), {"__module__": "known_there"})
+    sys.modules["known_there"] = module
+    raise module.PluginError("down")
+
+
+def test_an_error_whose_class_is_known_only_there_is_its_text_and_its_judgement() -> None:
+    pool = Pool("processes", 1)
+    ended = ended_of(pool, raise_what_is_known_there_only)
+    assert not ended.is_break
+    assert isinstance(ended.error, far.FarError)
+    assert ended.error.message == "PluginError: down"
+    assert ended.error.verdict == Verdict(BatchErrorType.NETWORK_ERROR, is_recoverable=True)
+    assert ended_of(pool, str, 1).value == "1"
+    pool.close(wait=True)
+
+
+def test_a_call_that_does_not_load_there_is_at_fault_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module: Any = ModuleType("known_here")
+    module.function = FunctionType((lambda: 1).__code__, {"__name__": "known_here"}, "function")
+    module.function.__qualname__ = "function"
+    monkeypatch.setitem(sys.modules, "known_here", module)
+    pool = Pool("processes", 1)
+    ended = ended_of(pool, module.function)
+    assert not ended.is_break
+    assert isinstance(ended.error, ModuleNotFoundError)
+    assert ended_of(pool, str, 1).value == "1"
+    pool.close(wait=True)
+
+
+def test_a_call_that_cannot_travel_is_at_fault_itself() -> None:
+    pool = Pool("processes", 1)
+    ended = ended_of(pool, lambda: 1)
+    assert not ended.is_break
+    assert isinstance(ended.error, (AttributeError, PicklingError))
+    pool.close(wait=True)
+
+
+class SilentError(Exception):
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+def test_an_error_that_has_no_text_travels() -> None:
+    def fail() -> None:
+        raise SilentError
+
+    with pytest.raises(SilentError):
+        far.opened(far.call(fail))
