@@ -26,6 +26,7 @@ from milepost.errors import ClosedError, DamagedError, EncodingError, OutputErro
 from milepost.model.state import OutputRows
 from milepost.storage import frame
 from milepost.storage.output import OutputFile, lacks_rows
+from milepost.work.far import is_far
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -87,6 +88,7 @@ class Output:
         self._file = file
         self._slip = slip
         self._around = around
+        self._is_far = is_far.get()
         self.path = file.path
 
     def __repr__(self) -> str:
@@ -107,6 +109,12 @@ class Output:
             row = bytes(data)
         else:
             raise EncodingError(f"a row is text or bytes, not {type(data).__name__}: {data!r:.80}")
+        if is_far.get() and not self._is_far:
+            raise ClosedError(
+                f"nobody can tell whose row this is: an executor of your own runs what writes to"
+                f" {self.path}",
+                hint="return the rows from the function, and write them in the body of the loop",
+            )
         slip = self._slip_of_row()
         if slip is None:
             raise ClosedError(

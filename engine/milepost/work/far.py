@@ -12,10 +12,12 @@ from __future__ import annotations
 import contextlib
 import pickle
 from concurrent.futures import BrokenExecutor
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost.errors import MilepostError
 from milepost.work.classify import classify
+from milepost.work.returned import check_returned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +38,10 @@ class FarError(MilepostError):
 
     _facts = ("verdict",)
     verdict: Verdict | None
+
+
+is_far: Final[ContextVar[bool]] = ContextVar("milepost_is_far", default=False)
+"""Whether an executor runs this whose workers nobody here knows; it may be in this process."""
 
 
 class Raised:
@@ -72,10 +78,15 @@ class Packed:
 
 def call(function: Callable[..., Any], *args: Any) -> Any:
     """Call it, where it is; what comes back is for `opened`."""
+    token = is_far.set(True)
     try:
-        return _packed(function(*args))
+        value = function(*args)
+        check_returned(value, "the function")
+        return _packed(value)
     except Exception as error:  # it is for whoever handed the call in
         return PackedError(error)
+    finally:
+        is_far.reset(token)
 
 
 def packed_call(function: Callable[..., Any], args: tuple[Any, ...]) -> bytes:

@@ -11,6 +11,7 @@ import errno
 import os
 import pickle
 import shutil
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -968,3 +969,37 @@ def test_a_store_that_moved_without_its_output_says_so(tmp_path: Path, rows: Pat
         left(tmp_path / "elsewhere", "abc")
     shutil.copy(rows, tmp_path / "elsewhere")
     assert left(tmp_path / "elsewhere", "abc") == ["c"]
+
+
+class OwnThreads(Executor):
+    """An executor that nobody knows, around threads."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(1)
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return self._threads.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._threads.shutdown(wait, cancel_futures=cancel_futures)
+
+
+def test_rows_from_an_executor_that_nobody_knows_are_refused(tmp_path: Path, rows: Path) -> None:
+    def nested(letter: str) -> str:
+        inner = milepost.resume([letter], f"inner {letter}", store=tmp_path / "i", progress=False)
+        own = inner.open(tmp_path / f"{letter}.txt")
+        for each in inner:
+            own.write(each)
+        with pytest.raises(ClosedError, match="nobody can tell whose row this is"):
+            out.write(letter)
+        return letter
+
+    items = milepost.map(
+        nested, "ab", "crawl", store=store_in(tmp_path), executor=OwnThreads, progress=False
+    )
+    out = items.open(rows)
+    for _, letter in items:
+        out.write(letter)
+    assert sorted(rows.read_text()) == ["a", "b"]
+    assert (tmp_path / "a.txt").read_text() == "a"
+    assert items.failed == 0

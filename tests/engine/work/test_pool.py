@@ -558,3 +558,8 @@ def test_an_error_that_has_no_text_travels() -> None:
 
     with pytest.raises(SilentError):
         far.opened(far.call(fail))
+
+
+def test_a_call_that_gives_back_what_has_yet_to_be_run_is_at_fault() -> None:
+    with pytest.raises(TypeError, match="the function returned a generator"):
+        far.opened(far.call(lambda: (each for each in "abc")))
