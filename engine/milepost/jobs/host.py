@@ -9,6 +9,7 @@ import contextlib
 import signal
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
+from milepost import errors
 from milepost.errors import ConfigurationError, UnfinishedError
 from milepost.jobs import notices
 from milepost.jobs.progress import display
@@ -269,9 +270,12 @@ def _found_and_left(recorded: ActiveBatch | None) -> int:
 
 
 def _raised_on(session: Session) -> Key | None:
-    """The item that was in hand when the run before ended by an exception."""
+    """The item that was in hand when the run before ended by an exception of its body."""
     state = session.live
     latest = state.executions[-1] if state.executions else None
     if latest is None or latest.outcome is not Outcome.INTERRUPTED or not latest.in_flight:
         return None
+    kind = (latest.error_message or "").partition(":")[0]
+    if isinstance(getattr(errors, kind, None), type):
+        return None  # a full disk, or the like, is no item's
     return latest.in_flight[0][1]

@@ -15,6 +15,7 @@ import pytest
 
 import milepost
 from milepost import ItemStatus, Outcome, SessionStatus
+from milepost.session.writer import Writer
 from support.consumers import refused_in_a_thread
 
 if TYPE_CHECKING:
@@ -630,3 +631,30 @@ def test_handlers_of_the_program_are_left_alone_and_ours_are_put_back(tmp_path: 
         """,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_an_item_that_met_a_full_disk_did_not_raise(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals: list[milepost.StorageFullError] = []
+    plain = Writer.commit
+
+    def commit(*given: Any, **options: Any) -> None:
+        if refusals:
+            raise refusals.pop()
+        plain(*given, **options)
+
+    monkeypatch.setattr(Writer, "commit", commit)
+
+    def work() -> None:
+        for item in milepost.resume("abc", "crawl", store=tmp_path / "s"):
+            if item == "b":
+                refusals[:] = coming
+
+    coming = [milepost.StorageFullError("no space left on device")]
+    with pytest.raises(milepost.StorageFullError):
+        work()
+    coming.clear()
+    capsys.readouterr()
+    work()
+    assert "raised in the run before" not in capsys.readouterr().err
