@@ -11,9 +11,10 @@ Source: FORMAT.md, "Journal".
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
-from milepost.errors import RecordTooLargeError
+from milepost.errors import MilepostError, RecordTooLargeError
 from milepost.journal import record
 
 if TYPE_CHECKING:
@@ -75,6 +76,9 @@ class JournalWriter:
             folder.sync_folder(record.FOLDER)
         except BaseException:
             file.close()
+            # One without its first record counts as damaged once the manifest lists it.
+            with contextlib.suppress(MilepostError):
+                folder.remove(name.path)
             raise
         return journal
 

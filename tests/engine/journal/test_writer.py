@@ -20,7 +20,7 @@ from milepost.journal.reader import Replay, Tail, replay
 from milepost.journal.record import JournalName
 from milepost.journal.writer import JournalWriter
 from milepost.model import events as e
-from milepost.storage.directory import LocalDirectory
+from milepost.storage.directory import AppendedFile, LocalDirectory
 from support.histories import UID, History, histories
 from support.recording import Recording
 
@@ -90,13 +90,27 @@ def test_a_new_journal_is_durable_before_anything_builds_on_it(
 
 
 @pytest.mark.parametrize("call", ["open", "write", "fsync", "fsync-folder"])
-def test_a_journal_that_cannot_be_begun_leaves_nothing_open(
+def test_a_journal_that_cannot_be_begun_leaves_nothing_behind(
     folder: LocalDirectory, system: Recording, call: str
 ) -> None:
     folder.make_folders(record.FOLDER)
     system.failing[call] = errno.EIO
     with pytest.raises(StorageError):
         create(folder)
+    assert folder.names(record.FOLDER) == []
+
+
+def test_nor_does_one_that_was_interrupted(
+    folder: LocalDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    folder.make_folders(record.FOLDER)
+    monkeypatch.setattr(AppendedFile, "append", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        create(folder)
+    assert folder.names(record.FOLDER) == []  # else a manifest would list it, and miss its record
 
 
 @pytest.mark.parametrize("durability", DURABILITIES)
