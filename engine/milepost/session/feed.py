@@ -151,6 +151,8 @@ class Feed(Generic[T]):
                 return None
         if is_held:
             self._loops.take_over(key, self._number)
+        else:
+            self._loops.take_anew(key)
         return taken
 
     def choose_again(self, taken: Taken[T]) -> bool:

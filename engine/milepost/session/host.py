@@ -79,8 +79,9 @@ class Host:
         own, others = ([], in_hand) if is_unknown else batch.loops.parted(in_hand, self._number)
         if others:
             batch.leave_in_hand(others)
-        with contextlib.suppress(MilepostError):  # a batch that has ended has nothing in hand
-            batch.put_down(own)
+        if own:
+            with contextlib.suppress(MilepostError):  # a batch that has ended has nothing in hand
+                batch.put_down(own)
 
     def raise_stop(self) -> NoReturn:
         """Called where the loop was left because somebody asked for it."""

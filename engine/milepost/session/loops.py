@@ -70,6 +70,10 @@ class Loops:
         """The loop of this number takes what another one has in hand, or had when it was left."""
         self._taken_over[key] = number
 
+    def take_anew(self, key: Key) -> None:
+        """It waited: whoever takes it now takes it from nobody."""
+        self._taken_over.pop(key, None)
+
     def parted(self, keys: Iterable[Key], number: int) -> tuple[list[Key], list[Key]]:
         """Of what a loop had in hand: what is still its own, and what another one took over."""
         own: list[Key] = []

@@ -500,3 +500,15 @@ def test_a_row_that_comes_after_the_function_returned_is_refused(
     for _ in mapped:
         pass
     assert (tmp_path / "rows.txt").read_text() == "a"
+
+
+def test_what_was_taken_over_and_waited_since_is_the_next_ones_own(batch: milepost.Batch) -> None:
+    kept = batch.items(["a", "b"])
+    assert next(kept) == "a"
+    for _ in batch.items(["a"]):
+        break  # it took over what the first one has in hand
+    for item in batch.items(["a"]):
+        assert item == "a"
+        break
+    assert batch.status_of("a") is ItemStatus.PENDING
+    kept.close()
