@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
@@ -32,6 +31,7 @@ from milepost.jobs.workers import BatchEnd, Workers
 from milepost.session.batch import Batch
 from milepost.session.host import StopRequested
 from milepost.session.outcomes import Retry, Skip
+from milepost.session.stops import is_stop_within
 from milepost.text import counted, say
 from milepost.types import BatchStatus, ItemStatus, Key, Outcome
 from milepost.work.returned import check_returned
@@ -253,10 +253,8 @@ class Runner:
             return
         try:
             returned = self._job(batch)
-        except (KeyboardInterrupt, SystemExit):
-            # In a thread, work of the body's own ends so, for a signal that stops us as well.
-            is_main = threading.current_thread() is threading.main_thread()
-            if is_main or not self._session.stop_requested:
+        except (KeyboardInterrupt, SystemExit) as error:
+            if not is_stop_within(error, self._session):
                 raise
             raise StopRequested from None
         check_returned(returned, f"the function of batch {batch.key!r}")

@@ -270,3 +270,33 @@ def test_work_that_begins_while_others_are_told_is_no_earlier() -> None:
     with StopSignals(note_main), told_in_threads([outer]), later:
         signal.raise_signal(signal.SIGINT)
     assert told[:3] == ["main", "outer", "inner"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals to another process are not for Windows")
+def test_work_within_a_body_of_the_main_thread_ends_its_job_as_a_stop(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        textwrap.dedent(
+            """
+            import milepost, os, signal
+
+            @milepost.job("outer", batches=["a", "b"], store="s")
+            def work(batch):
+                for page in milepost.resume("xyz", "inner", store="s", progress=False):
+                    if page == "y":
+                        os.kill(os.getpid(), signal.SIGINT)
+
+            work.run()
+            """
+        )
+    )
+    command = [sys.executable, str(program)]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode in (130, -2)
+    assert "outer: stopped after the items in hand" in done.stderr
+    assert "ended at once" not in done.stderr
+    store = milepost.Store(tmp_path / "s")
+    assert {each.status for each in store.sessions()} == {SessionStatus.STOPPED}
+    assert store.load_progress("inner").total_items_processed == 2
