@@ -10,7 +10,7 @@ import signal
 from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from milepost import errors
-from milepost.errors import ConfigurationError, UnfinishedError
+from milepost.errors import ConfigurationError
 from milepost.jobs import notices
 from milepost.jobs.progress import display
 from milepost.jobs.signals import StopSignals
@@ -86,9 +86,7 @@ class LoopHost(Host):
             if self._when_complete == "restart":
                 session.restart()
             elif self._when_complete == "error":
-                raise UnfinishedError(
-                    notices.complete_line(session), hint=notices.command(session, "restart")
-                )
+                raise notices.ended_error(session)
         if self._params is not None:
             session.keep_params(self._params)
         session.settle_death()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from milepost.clock import utc
+from milepost.errors import UnfinishedError
 from milepost.model.estimate import batch_counts, item_counts
 from milepost.storage import location
 from milepost.text import counted, plural, say
+from milepost.types import Outcome
 
 if TYPE_CHECKING:
     from milepost.session.session import Session
@@ -59,11 +61,23 @@ def command(session: Session, verb: str) -> str:
 
 def complete_line(session: Session) -> str:
     """What a run of a completed session says."""
-    since = session.live.ended_ns or session.live.updated_ns
-    return (
-        f"{session.name}: complete since {utc(since):%Y-%m-%d %H:%M:%S} UTC;"
-        f" to do it all again: {command(session, 'restart')}"
-    )
+    again = command(session, "restart")
+    return f"{session.name}: complete since {_ended_at(session)}; to do it all again: {again}"
+
+
+def ended_error(session: Session) -> UnfinishedError:
+    """What refuses a run where one that has ended is an error."""
+    if session.live.outcome is Outcome.FAILED:
+        return UnfinishedError(
+            f"{session.name}: ended with failures {_ended_at(session)}",
+            hint=f"to try them again: {command(session, 'retry')}; to do it all again:"
+            f" {command(session, 'restart')}",
+        )
+    return UnfinishedError(complete_line(session), hint=command(session, "restart"))
+
+
+def _ended_at(session: Session) -> str:
+    return f"{utc(session.live.ended_ns or session.live.updated_ns):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def failure_line(session: Session, key: str, reason: str) -> str:

@@ -19,7 +19,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from milepost.errors import ConfigurationError, OutageError, UnfinishedError
+from milepost.errors import ConfigurationError, OutageError
 from milepost.jobs import notices
 from milepost.jobs.outage import Outage
 from milepost.jobs.place import Place
@@ -167,9 +167,7 @@ class Runner:
             session.restart()
             ended = False
         elif ended and self._when_complete == "error":
-            raise UnfinishedError(
-                notices.complete_line(session), hint=notices.command(session, "restart")
-            )
+            raise notices.ended_error(session)
         if self._params is not None:
             session.keep_params(self._params)
         session.settle_death()

@@ -66,12 +66,14 @@ class StopSignals:
                 if before is default or _is_of_asyncio(before) or _owner(before) is not None:
                     self.before[number] = before
                     signal.signal(number, self._handle)
-            return self
-        _in_threads[self] = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            owner = _owner(signal.getsignal(number))
+            outers = [_owner(before) for before in self.before.values()]
+        else:
+            _in_threads[self] = None
+            outers = [_owner(signal.getsignal(each)) for each in (signal.SIGINT, signal.SIGTERM)]
+        for owner in outers:
             if owner is not None and not owner.closed and owner.received is not None:
                 owner.note_all(owner.received)  # it came before us, and may be at it still
+                self.note(owner.received)
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -63,7 +63,7 @@ class AsyncMapped(Mapping[T, R]):
             raise
 
     async def _advance(self) -> tuple[T, R]:
-        dispatch = self._dispatcher(await self._prepared_async())
+        dispatch = self._dispatcher(await self._prepared_async(to_loop=True))
         self._acknowledge_shown(dispatch)
         while not self._ready:
             await self._fill(dispatch)

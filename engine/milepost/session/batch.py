@@ -20,6 +20,7 @@ from milepost.session.items import Items
 from milepost.session.keys import check_key
 from milepost.session.mapping import Mapped, mapped
 from milepost.storage.values import plain_value
+from milepost.text import counted
 from milepost.types import BatchErrorType, BatchStatus, ItemStatus, Key
 from milepost.work.meter import Meter
 from milepost.work.retry import Backoff
@@ -245,12 +246,15 @@ class Batch:
                 self.end_items([self.change(key, ItemStatus.PENDING) for key in in_hand], [], [])
 
     def begin_loop(self) -> int:
-        """What dropped loops had in hand waits again, because another one begins: its number."""
+        """What dropped loops had in hand waits again, because another one is to begin: its number.
+
+        Who goes through its items says so where it begins (`Loops.note_begun`).
+        """
         left = self.loops.take_left()
         if left and self.status is BatchStatus.PROCESSING:
             self.put_down(left)
         self._session.loops.keep(self.number, self.loops)
-        return self.loops.note_begun()
+        return self.loops.next_number()
 
     def leave_in_hand(self, keys: Collection[Key]) -> None:
         """What a loop had in hand that an error has dropped: it waits for another loop to begin."""
@@ -542,7 +546,7 @@ class Batch:
                 writer.next_sequence,
                 writer.now_ns(),
                 self.number,
-                f"{len(failed)} of {batch.items_finished} items failed, at last"
+                f"{len(failed):,} of {counted(batch.items_finished, 'item')} failed, at last"
                 f" {worst.item_id!r}: {worst.error_message or 'no reason given'}",
                 BatchErrorType.UNKNOWN_ERROR if worst.error_type is None else worst.error_type,
                 any(item.is_recoverable for item in failed),
@@ -556,8 +560,8 @@ class Batch:
                 writer.next_sequence,
                 writer.now_ns(),
                 self.number,
-                f"{len(batch.queued) + len(left) - bool(batch.queued):,} items that were found on"
-                f" the way are not done, for example {left[0]!r}",
+                f"{counted(len(batch.queued) + len(left) - bool(batch.queued), 'item')} found on"
+                f" the way not done, for example {left[0]!r}",
                 BatchErrorType.UNKNOWN_ERROR,
                 is_recoverable=True,
             )

@@ -58,10 +58,10 @@ class Feed(Generic[T]):
         waiting: How many failed items were left for `milepost retry`.
     """
 
-    def __init__(self, batch: Batch, key_of: Callable[[T], Key] | None) -> None:
+    def __init__(self, batch: Batch, key_of: Callable[[T], Key] | None, *, number: int = 0) -> None:
         self._batch = batch
         self._loops = batch.loops
-        self._number = batch.loops.begun
+        self._number = number
         self._key_of = key_of
         self._unmet: set[Key] = set()
         self._again: deque[Taken[T]] = deque()
@@ -305,8 +305,8 @@ class Feed(Generic[T]):
 class PositionFeed(Feed[T]):
     """The items of a batch that are to be run, known by their position in the source."""
 
-    def __init__(self, batch: Batch) -> None:
-        super().__init__(batch, None)
+    def __init__(self, batch: Batch, *, number: int = 0) -> None:
+        super().__init__(batch, None, number=number)
         self._position = 0
         self._hash = hashlib.blake2b(digest_size=DIGEST_BYTES)
         self._marks = deque([(0, self._hash.hexdigest())])

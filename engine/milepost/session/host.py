@@ -35,24 +35,27 @@ class Host:
 
     Attributes:
         owns_session: Whether the session ends with the loop.
+        number: Of the loop, among those over its batch.
     """
 
     owns_session = False
 
     def __init__(self, batch: Batch | None = None) -> None:
         self._batch = batch
-        self._number = 0
+        self.number = 0
 
     def open(self) -> Batch:
         """The batch whose items these are, begun or not. It may wait for the disk."""
         if self._batch is None:
             raise ClosedError("these items belong to no batch")
         wait_for_left()
-        self._number = self._batch.begin_loop()
+        self.number = self._batch.begin_loop()
         return self._batch
 
     def attach(self) -> None:
-        """Called once after `open`, in the thread of the loop."""
+        """Called once where the loop begins, in its thread; `add` may have had it opened before."""
+        if self._batch is not None:
+            self._batch.loops.note_begun()
 
     def detach(self) -> None:
         """Called once in the end, in the thread of the loop."""
@@ -76,7 +79,7 @@ class Host:
         if batch is None or not in_hand:
             return
         is_unknown = isinstance(error, _ENDS) if error is not None else not on_purpose
-        own, others = ([], in_hand) if is_unknown else batch.loops.parted(in_hand, self._number)
+        own, others = ([], in_hand) if is_unknown else batch.loops.parted(in_hand, self.number)
         if others:
             batch.leave_in_hand(others)
         if own:

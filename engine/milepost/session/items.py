@@ -78,7 +78,7 @@ class Items(Workload[T]):
             raise
 
     def _advance(self) -> T:
-        feed = self._feed or self._prepared()
+        feed = self._feed or self._prepared(to_loop=True)
         if self._owned().session.stop_requested:
             self._acknowledge()
             self._stop()
@@ -119,7 +119,7 @@ class Items(Workload[T]):
             raise
 
     async def _advance_async(self) -> T:
-        feed = await self._prepared_async()
+        feed = await self._prepared_async(to_loop=True)
         if self.session.stop_requested:
             await self._off_loop(self._acknowledge)
             await self._stop_async()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from itertools import count
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
@@ -18,7 +19,6 @@ class Loops:
     """The loops over one batch.
 
     Attributes:
-        begun: How many were begun.
         times_put_down: How often items that one had in hand were made to wait again.
         found_again: Items of a source that were found on the way, too, the earliest first.
     """
@@ -28,15 +28,17 @@ class Loops:
         self._claims: dict[Key, object] = {}
         self._owners: set[tuple[int, int]] = set()
         self._taken_over: dict[Key, int] = {}
-        self.begun = 0
+        self._numbers = count(1)
         self.times_put_down = 0
         self.found_again: list[Key] = []
 
-    def note_begun(self) -> int:
-        """One more is begun by whoever works here; returns its number."""
+    def next_number(self) -> int:
+        """The number of a loop that is to begin."""
+        return next(self._numbers)
+
+    def note_begun(self) -> None:
+        """One begins; whoever works here goes through its items."""
         self._owners.add((id(working_thread()), id(working_task())))
-        self.begun += 1
-        return self.begun
 
     @property
     def are_shared(self) -> bool:

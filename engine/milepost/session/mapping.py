@@ -195,7 +195,7 @@ class Mapped(Mapping[T, R]):
             raise
 
     def _advance(self) -> tuple[T, R]:
-        dispatch = self._dispatcher(self._prepared())
+        dispatch = self._dispatcher(self._prepared(to_loop=True))
         self._acknowledge_shown(dispatch)
         while not self._ready:
             self._fill(dispatch)

@@ -108,7 +108,7 @@ class Workload(Generic[T]):
         self._is_async = False
         self._opening = threading.RLock()
         self._opening_tasks: Lock | None = None
-        self._opened: Feed[T] | None = None  # it is `_feed` once the loop is attached
+        self._opened: Feed[T] | None = None  # it is `_feed` once the loop has begun
         self._ended = False
         self.is_guarded = False
 
@@ -120,36 +120,42 @@ class Workload(Generic[T]):
 
     # Opening.
 
-    def _prepared(self) -> Feed[T]:
-        """The feed, with everything known that decides which items come."""
-        if self._feed is not None:
-            return self._feed
+    def _prepared(self, *, to_loop: bool = False) -> Feed[T]:
+        """The feed, with everything known that decides which items come.
+
+        Args:
+            to_loop: Whether this is the thread that loops: then signals stop the work here.
+        """
+        feed = self._feed if to_loop else self._opened
+        if feed is not None:
+            return feed
         if isinstance(self._given, AsyncIterable):
             raise TypeError("the source is an async one; write: async for item in ...")
         with self._opening:  # several threads may add to it at once
-            if self._feed is not None:
-                return self._feed
             self._refuse_after_failure()
             try:
-                return self._attach(self._open())
+                feed = self._open()
+                return self._attach(feed) if to_loop else feed
             except BaseException as error:
                 self._close(error, on_purpose=False)
                 raise
 
-    async def _prepared_async(self) -> Feed[T]:
-        if self._feed is not None:
-            return self._feed
+    async def _prepared_async(self, *, to_loop: bool = False) -> Feed[T]:
+        feed = self._feed if to_loop else self._opened
+        if feed is not None:
+            return feed
         from asyncio import CancelledError, Lock  # noqa: PLC0415  # a plain loop should not pay
 
         self._is_async = True
         self._opening_tasks = self._opening_tasks or Lock()
         async with self._opening_tasks:  # several tasks may open outputs at once
-            if self._feed is not None:
-                return self._feed
             self._refuse_after_failure()
             try:
                 # Opening a session waits for the disk, and for other writers.
-                return self._attach(await aside(self._open))
+                feed = self._opened
+                if feed is None:
+                    feed = await aside(self._open)
+                return self._attach(feed) if to_loop else feed
             except BaseException as error:
                 if self._host.owns_session or not isinstance(error, CancelledError):
                     self._failure = error
@@ -172,20 +178,24 @@ class Workload(Generic[T]):
         with self._once():
             if self._opened is None:
                 batch = self._batch = self._host.open()
-                key = self._key_of
-                feed: Feed[T] = PositionFeed(batch) if isinstance(key, str) else Feed(batch, key)
+                key, number = self._key_of, self._host.number
+                feed: Feed[T] = (
+                    PositionFeed(batch, number=number)
+                    if isinstance(key, str)
+                    else Feed(batch, key, number=number)
+                )
                 if self._total is None and isinstance(self._given, Sized):
                     self._total = len(self._given)
                 self._tell_total(batch)
+                self._around = in_function.get()
                 self._opened = feed
             return self._opened
 
     def _attach(self, feed: Feed[T]) -> Feed[T]:
-        """Be ready to give items out, in the thread that loops."""
+        """Be ready to give items out, here in the thread that loops."""
         with self._once():
             if self._feed is None:
                 self._host.attach()
-                self._around = in_function.get()
                 if isinstance(self._given, AsyncIterable):
                     self._async_source = aiter(self._given)
                 else:
@@ -243,7 +253,7 @@ class Workload(Generic[T]):
     @property
     def session(self) -> Session:
         """The session that watches over the items."""
-        if self._feed is None:
+        if self._opened is None:
             self._prepared()
         return self._owned().session
 
@@ -389,12 +399,12 @@ class Workload(Generic[T]):
 
     def __enter__(self) -> Self:
         self.is_guarded = True
-        self._prepared()
+        self._prepared(to_loop=True)
         return self
 
     async def __aenter__(self) -> Self:
         self.is_guarded = True
-        await self._prepared_async()
+        await self._prepared_async(to_loop=True)
         return self
 
     def __exit__(

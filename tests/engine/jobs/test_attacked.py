@@ -143,7 +143,7 @@ def test_items_found_on_the_way_and_left_keep_a_batch_from_ending_well(tmp_path:
                 break
         assert batch.complete() is BatchStatus.FAILED
         failed = session.live.failed_batches[0]
-        assert "2 items that were found on the way are not done" in failed.error_message
+        assert "2 items found on the way not done" in failed.error_message
         assert failed.is_recoverable
         again = session.start_batch("b")
         assert list(_each(again.items())) == [2, 3]

@@ -341,6 +341,9 @@ def test_what_was_found_is_put_back_first_where_an_end_is_an_end(
     told = capsys.readouterr().err
     retry = f"milepost retry crawl --store {tmp_path}"
     assert f"not done; to do it, {retry}, and run it again\n" in told
+    with pytest.raises(milepost.UnfinishedError, match="ended with failures") as caught:
+        run_all(tmp_path, ["a", "b"], when_complete="error")
+    assert f"to try them again: {retry};" in (caught.value.hint or "")
     milepost.Store(tmp_path).retry("crawl")
     assert run_all(tmp_path, ["a", "b"], when_complete=when_complete) == ["c"]
 

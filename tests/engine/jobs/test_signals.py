@@ -272,6 +272,27 @@ def test_work_that_begins_while_others_are_told_is_no_earlier() -> None:
     assert told[:3] == ["main", "outer", "inner"]
 
 
+def test_the_thread_that_loops_hears_the_signal_whoever_added_first(tmp_path: Path) -> None:
+    items: milepost.Items[str] = milepost.resume([], "work", store=tmp_path / "s", progress=False)
+    in_a_thread(lambda: items.add_many(["a", "b", "c"]))
+    done: list[str] = []
+    with pytest.raises(KeyboardInterrupt):
+        for item in items:
+            signal.raise_signal(signal.SIGINT)
+            done.append(item)
+    assert done == ["a"]
+    assert milepost.Store(tmp_path / "s").load_progress("work").total_items_processed == 1
+
+
+def test_work_that_begins_after_a_signal_stops_and_takes_the_next_for_the_second() -> None:
+    told: list[str] = []
+    with StopSignals(lambda: told.append("outer")):
+        signal.raise_signal(signal.SIGTERM)
+        with StopSignals(lambda: told.append("inner")), pytest.raises(SystemExit):
+            assert told[-1] == "inner"
+            signal.raise_signal(signal.SIGTERM)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals to another process are not for Windows")
 def test_work_within_a_body_of_the_main_thread_ends_its_job_as_a_stop(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
