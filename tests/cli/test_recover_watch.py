@@ -17,7 +17,7 @@ import pytest
 import milepost
 from milepost_cli import asking
 from milepost_cli.advice import Advice
-from support.commands import run, start
+from support.commands import SIGNALS, run, start
 from support.gates import ITEMS, Gate
 
 if TYPE_CHECKING:
@@ -491,14 +491,7 @@ def test_the_limit_of_the_command_line_counts_for_the_children_too(
     assert gate.done == DONE
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "status"),
-    [
-        (signal.SIGINT, 130, milepost.SessionStatus.STOPPED),
-        (signal.SIGTERM, 143, milepost.SessionStatus.INTERRUPTED),
-        (signal.SIGHUP, 143, milepost.SessionStatus.INTERRUPTED),
-    ],
-)
+@pytest.mark.parametrize(("number", "code", "status"), SIGNALS)
 def test_a_signal_is_passed_on_and_the_save_awaited(
     number: signal.Signals,
     code: int,

@@ -14,7 +14,7 @@ import pytest
 
 import milepost
 from milepost.storage.host import this_process
-from support.commands import run, start
+from support.commands import SIGNALS, run, start
 from support.gates import ITEMS, Gate
 from support.watching import wait_until
 
@@ -146,14 +146,7 @@ def test_giving_up_says_where_to_look_and_how_to_try_again(
     )
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "status"),
-    [
-        (signal.SIGINT, 130, milepost.SessionStatus.STOPPED),
-        (signal.SIGTERM, 143, milepost.SessionStatus.INTERRUPTED),
-        (signal.SIGHUP, 143, milepost.SessionStatus.INTERRUPTED),
-    ],
-)
+@pytest.mark.parametrize(("number", "code", "status"), SIGNALS)
 def test_a_signal_is_passed_on_and_the_save_awaited(
     number: signal.Signals,
     code: int,

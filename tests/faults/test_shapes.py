@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL here")
 
-KILLS = int(os.environ.get("MILEPOST_TEST_SHAPE_KILLS", "3"))
+KILLS = int(os.environ.get("MILEPOST_TEST_SHAPE_KILLS", "25"))
 """How often each program is killed; `make crash` asks for more."""
 COUNT = 100 * (KILLS + 1)
 BYTES_A_KILL = 96

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from click.testing import CliRunner
 
+import milepost
 from milepost_cli.group import cli
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ROOT = Path(__file__).parent.parent.parent
+
+SIGNALS = [
+    (signal.SIGINT, 130, milepost.SessionStatus.STOPPED),
+    (signal.SIGTERM, 143, milepost.SessionStatus.INTERRUPTED),
+    (signal.SIGHUP, 143, milepost.SessionStatus.INTERRUPTED),
+]
+"""What stops a program, the exit code it has then, and what its session is."""
 
 
 class Ran(NamedTuple):

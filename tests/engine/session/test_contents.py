@@ -40,10 +40,7 @@ def look(folder: LocalDirectory, path: str) -> list[Any]:
     return list(contents.of(folder.read(path, size_bytes_max=1 << 20), path))
 
 
-def test_a_snapshot(folder: LocalDirectory) -> None:
-    story = Story()
-    story.start()
-    story.done("a")
+def snapshot_of(folder: LocalDirectory, story: Story) -> str:
     name = SnapshotName(1, story.state.sequence, 1)
     versions.write(
         folder,
@@ -55,7 +52,14 @@ def test_a_snapshot(folder: LocalDirectory) -> None:
         parents=(),
         level=frame.LEVEL_HOT,
     )
-    header, body = look(folder, name.path)
+    return name.path
+
+
+def test_a_snapshot(folder: LocalDirectory) -> None:
+    story = Story()
+    story.start()
+    story.done("a")
+    header, body = look(folder, snapshot_of(folder, story))
     assert header["header"]["kind"] == "snapshot"
     assert len(header["header"]["checksum"]) == 32
     assert body["body"]["session_id"] == "crawl"
@@ -73,18 +77,7 @@ def test_growing_work_positions_and_outputs(folder: LocalDirectory) -> None:
     story.start(1)
     story.advance(0, 1, batch=1)
     story.advance(1, batch=1)
-    name = SnapshotName(1, story.state.sequence, 1)
-    versions.write(
-        folder,
-        story.state,
-        name=name,
-        created_ns=5,
-        by_hand=True,
-        restored_from=None,
-        parents=(),
-        level=frame.LEVEL_HOT,
-    )
-    body = look(folder, name.path)[1]["body"]
+    body = look(folder, snapshot_of(folder, story))[1]["body"]
     assert body["params"] == {"model": "big"}
     assert body["outputs"]["../rows.txt"]["length_bytes"] == 9
     assert body["active_batches"][0]["queued"] == {"a": {"depth": 2}, 1: None}
