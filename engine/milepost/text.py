@@ -1,4 +1,4 @@
-"""Text on a terminal: how wide it is, what of it fits, a line for the user."""
+"""Text for people: a line for the user, what an error says, how wide it is on a terminal."""
 
 from __future__ import annotations
 
@@ -21,6 +21,16 @@ def say(text: str) -> None:
 
 def _escape(match: re.Match[str]) -> str:
     return match.group().encode("unicode_escape").decode()
+
+
+def error_text(error: BaseException) -> str:
+    """`ValueError: no such page`; the type alone where it says nothing, or cannot say it."""
+    kind = type(error).__name__
+    try:
+        said = str(error)
+    except Exception:  # it is anybody's code
+        return kind
+    return f"{kind}: {said}" if said else kind
 
 
 def counted(number: int, word: str) -> str:

@@ -87,11 +87,11 @@ class AsyncRunner(Runner):
             if isinstance(step, Wait):
                 await self._sleep_async(step.seconds)
             else:
-                running = self._begin_body(step.batch)
+                running, cancels = self._begin_body(step.batch), _cancels()
                 try:
                     await running
                 except asyncio.CancelledError as raised:
-                    error = raised if _is_cancelled() else _given_up(raised)
+                    error = raised if _cancels() > cancels else _given_up(raised)
                 except BaseException as raised:
                     error = raised
             step, ending = await aside(_next_step, steps, error)
@@ -137,10 +137,10 @@ def _next_step(
         return None, end.value
 
 
-def _is_cancelled() -> bool:
-    """Whether somebody cancels the task that we are."""
+def _cancels() -> int:
+    """How often somebody cancelled the task that we are; a body may have kept that to itself."""
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return 0 if task is None else task.cancelling()
 
 
 def _given_up(error: asyncio.CancelledError) -> Exception:

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
-from milepost.errors import ConfigurationError, EncodingError, MilepostError
+from milepost.errors import ConfigurationError, EncodingError, MilepostError, OutageError
 from milepost.session.host import StopRequested
 from milepost.session.keys import check_key
 from milepost.session.stops import is_stop_within
+from milepost.text import error_text
 from milepost.types import ItemStatus, Key
 from milepost.work.gate import Gate
 from milepost.work.pool import Engine, outcome
@@ -95,11 +96,20 @@ class Remote:
     """The executor of one run of a job. Its methods may be called from any thread."""
 
     def __init__(
-        self, job: Job[..., Any], session: Session, executor: ExecutorOrFactory, workers: int
+        self,
+        job: Job[..., Any],
+        session: Session,
+        executor: ExecutorOrFactory,
+        workers: int,
+        is_over: Callable[[], bool],
     ) -> None:
-        """Make the executor, before any batch begins. Errors: whatever making it raises."""
+        """Make the executor, before any batch begins. Errors: whatever making it raises.
+
+        `is_over` tells whether nothing more is to be begun.
+        """
         self._job = job
         self._session = session
+        self._is_over = is_over
         self._engine = Engine(executor, workers)
         self._gate = Gate()
         self._faults: list[Exception] = []
@@ -120,24 +130,26 @@ class Remote:
         alone = False
         while True:
             with self._gate.passing(alone=alone), self._noting_faults():
-                if self._session.stop_requested or self._faults:
-                    raise StopRequested  # the same signal may have killed the workers
+                if self._is_over() or self._faults:
+                    raise StopRequested
                 # Read first: read late, it may be that of a good one made meanwhile.
                 generation = self._engine.generation
                 future = self._submit(batch)
                 self._wait(future)
                 if not self._engine.has_broken(future):
                     break
+                if self._is_over():
+                    raise StopRequested  # the same signal may have killed its worker
                 self._engine.rebuild(generation)
                 breaks += alone
                 if breaks >= limit:
                     self._engine.prove(self._wait)
             if breaks >= limit:
-                error = future.exception()
+                death = cast("BaseException", future.exception())
                 raise WorkerDiedError(
                     f"poison: its worker process died {breaks} times in a row with this alone in"
-                    f" hand ({type(error).__name__}: {error})"
-                ) from error
+                    f" hand ({error_text(death)})"
+                ) from death
             alone = True
         value, error = outcome(future)
         if error is not None:
@@ -172,16 +184,23 @@ class Remote:
 
     def _wait(self, future: Future[Any]) -> None:
         """Return when a call has ended. Errors: `OutageError` where the executor drops it."""
-        while not future.done():  # `wait` alone does not see that a pool cancelled it
-            self._engine.check()
-            if self._engine.is_closed or (self._session.stop_requested and future.cancel()):
-                raise StopRequested
-            wait([future], timeout=_POLL_SECONDS)
+        try:
+            while not future.done():  # `wait` alone does not see that a pool cancelled it
+                self._engine.check()
+                is_over = self._is_over() or bool(self._faults)
+                if self._engine.is_closed or (is_over and future.cancel()):
+                    raise StopRequested
+                wait([future], timeout=_POLL_SECONDS)
+        except OutageError:
+            raise  # nobody is there to be told
+        except BaseException:
+            future.cancel()  # in an executor that was lent it would begin after the run
+            raise
         self._engine.refuse_dropped(future)
 
-    def close(self, *, wait: bool) -> None:
-        """Start nothing more; with `wait`, return when what runs has ended."""
-        self._engine.close(wait=wait)
+    def close(self) -> None:
+        """Leave the executor; one made here is shut down, and what it still runs is cut."""
+        self._engine.close(wait=not self._gate.is_busy)
 
 
 def _updates(batch: Batch, outcomes: Any) -> list[ItemUpdate]:
@@ -241,11 +260,17 @@ class _ByName(msgspec.Struct, frozen=True):
             return sys.modules[self.module]
         try:
             return importlib.import_module(self.module)
-        except ImportError:
-            spec = importlib.util.spec_from_file_location(self.module, self.file)
-            if spec is None or spec.loader is None:
-                raise ConfigurationError(f"module {self.module!r} cannot be imported") from None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[self.module] = module
+        except ModuleNotFoundError as error:
+            if not f"{self.module}.".startswith(f"{error.name}."):
+                raise  # it is the module itself that misses something
+        spec = importlib.util.spec_from_file_location(self.module, self.file)
+        if spec is None or spec.loader is None:
+            raise ConfigurationError(f"module {self.module!r} cannot be imported")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[self.module] = module
+        try:
             spec.loader.exec_module(module)
-            return module
+        except BaseException:
+            del sys.modules[self.module]  # half of it is no module
+            raise
+        return module

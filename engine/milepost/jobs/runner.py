@@ -144,7 +144,7 @@ class Runner:
 
     def _let_go(self, session: Session) -> None:
         if self._remote is not None:
-            self._remote.close(wait=False)
+            self._remote.close()
         try:
             session.close()
         finally:
@@ -179,7 +179,7 @@ class Runner:
             return self._nothing_to_do(session)
         session.begin_execution()
         if self._executor is not None:
-            self._remote = Remote(self._job, session, self._executor, self._workers)
+            self._remote = Remote(self._job, session, self._executor, self._workers, self._is_over)
         return None
 
     def _conclude(self, session: Session) -> JobResult:
@@ -264,8 +264,12 @@ class Runner:
             time.sleep(min(POLL_SECONDS, left))
 
     def _refuse_when_over(self) -> None:
-        if self._session.stop_requested or (self._crew is not None and self._crew.is_over):
+        if self._is_over():
             raise StopRequested
+
+    def _is_over(self) -> bool:
+        """Whether nothing more is to be begun."""
+        return self._session.stop_requested or (self._crew is not None and self._crew.is_over)
 
     # One batch: its steps.
 

@@ -47,6 +47,7 @@ class Tasks:
         self._ended: list[tuple[int, BatchEnd | None, asyncio.Future[None]]] = []
         self._news = asyncio.Event()
         self._give_up = False
+        self._is_stopped = False
         self._failure: BaseException | None = None
 
     @property
@@ -70,7 +71,7 @@ class Tasks:
             await asyncio.gather(*tasks, committer, return_exceptions=True)
         if self._failure is not None:
             raise self._failure
-        if self._session.stop_requested:
+        if self._session.stop_requested or self._is_stopped:
             raise StopRequested
 
     async def _watch(self, tasks: list[asyncio.Task[None]], committer: asyncio.Task[None]) -> None:
@@ -102,6 +103,8 @@ class Tasks:
             try:
                 ending = await self._work(number)
             except StopRequested:
+                self._is_stopped = self._give_up = True  # it may be another session's stop
+                self._in_hand -= 1
                 return
             await self._hand_in(number, ending)
 

@@ -62,6 +62,7 @@ class Workers:
         self._ends: queue.SimpleQueue[_Ended] = queue.SimpleQueue()
         self._in_hand: set[int] = set()
         self._give_up = False
+        self._is_stopped = False
         self._threads = [
             threading.Thread(target=self._run, name=f"milepost-worker-{index}", daemon=True)
             for index in range(count)
@@ -94,7 +95,10 @@ class Workers:
                 number = taken
                 self._hand_in(number, self._work(number))
         except StopRequested:
-            return
+            with self._changed:
+                self._is_stopped = self._give_up = True  # it may be another session's stop
+                self._in_hand.discard(number)
+                self._changed.notify_all()
         except BaseException as error:  # raised again in the thread that started us
             self._give_up = True
             self._ends.put(_Ended(number, None, error))
@@ -136,13 +140,13 @@ class Workers:
                 self._changed.notify_all()
             if not alive and not ended:
                 break
-            if session.stop_requested or failure is not None:
+            if self.is_over or failure is not None:
                 deadline = deadline or time.monotonic() + GRACE_SECONDS
                 if time.monotonic() > deadline:
                     break  # what is still in hand is dropped: it was never acknowledged
         if failure is not None:
             raise failure
-        if session.stop_requested:
+        if session.stop_requested or self._is_stopped:
             raise StopRequested
 
 

@@ -23,6 +23,7 @@ from milepost.model.events import ItemChange
 from milepost.session.feed import Feed, PositionFeed, Taken
 from milepost.session.outcomes import Retry, Skip
 from milepost.session.outputs import Outputs, Slip
+from milepost.text import error_text
 from milepost.types import BatchErrorType, ItemStatus, Key
 from milepost.work.retry import Backoff
 
@@ -219,7 +220,7 @@ class Dispatch(Generic[T]):
         if not self._rules.give_up_after or number < self._rules.give_up_after:
             return
         self._changes += [ItemChange(each, ItemStatus.PENDING) for each in self._failed_in_a_row]
-        last = f"{type(error).__name__}: {error}"
+        last = error_text(error)
         self.outage = OutageError(
             f"{number} items in a row failed, the last with {last}; they are pending again",
             hint=OutageError.hint_after(last),
@@ -244,7 +245,7 @@ class Dispatch(Generic[T]):
             if ticket.breaks >= limit:
                 message = (
                     f"poison: its worker process died {ticket.breaks} times in a row with this"
-                    f" alone in hand ({type(error).__name__}: {error})"
+                    f" alone in hand ({error_text(error)})"
                 )
                 kind = BatchErrorType.UNKNOWN_ERROR
                 change = ItemChange(ticket.key, ItemStatus.FAILED, message, kind, False)

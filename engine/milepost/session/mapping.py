@@ -272,20 +272,30 @@ class Mapped(Mapping[T, R]):
         if ended.error is None:
             self._note_result(dispatch, ticket, ended.value)
         elif ended.is_break:
-            before, lost = self._pool.rebuild()
+            before, lost = self._pool.clear()
             broken = [ticket, *lost]
             for each in before:
                 if each.is_break:
                     broken.append(each.token)
                 else:
                     self._note_end(dispatch, each)
-            dispatch.broke(broken, ended.error, self._pool.prove)
+            self._note_break(dispatch, broken, ended.error)
         elif is_stop_within(ended.error, self.session):
             dispatch.stopped(ticket)
         elif self._is_no_items(ended.error):
             raise ended.error
         else:
             dispatch.raised(ticket, ended.error, time.monotonic())
+
+    def _note_break(
+        self, dispatch: Dispatch[T], broken: list[Ticket[T]], error: BaseException
+    ) -> None:
+        if self.session.stop_requested:  # the same signal may have killed the workers
+            for each in broken:
+                dispatch.stopped(each)
+            return
+        self._pool.rebuild()
+        dispatch.broke(broken, error, self._pool.prove)
 
     def _let_go(self, *, wait: bool) -> None:
         self._pool.close(wait=wait)

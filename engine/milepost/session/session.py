@@ -40,7 +40,7 @@ from milepost.session.subscription import EVENT_BUFFER, Subscription
 from milepost.snapshots import checkpoints, retention
 from milepost.storage.location import command
 from milepost.storage.values import plain_value
-from milepost.text import say
+from milepost.text import error_text, say
 from milepost.types import (
     BatchErrorType,
     BatchStatus,
@@ -315,8 +315,7 @@ class Session:
             verdict = Verdict(BatchErrorType(verdict.error_type), bool(verdict.is_recoverable))
         except Exception:  # a user's classifier must not cost the record
             verdict = classify(error)
-        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        text = text.encode(errors="replace").decode()
+        text = error_text(error).encode(errors="replace").decode()
         return text[:MESSAGE_CHARACTERS_MAX], verdict.error_type, verdict.is_recoverable
 
     # Batches.

@@ -78,9 +78,11 @@ _MISTAKES: Final = (
 def classify(error: BaseException) -> Verdict:
     """The standard judgement."""
     for each in _chain(error):
-        verdict = _judge(each)
-        if verdict is not None:
-            return verdict
+        # An exception is anybody's code, and may raise when it is looked at.
+        with contextlib.suppress(Exception):
+            verdict = _judge(each)
+            if verdict is not None:
+                return verdict
     return Verdict(BatchErrorType.UNKNOWN_ERROR, not isinstance(error, _MISTAKES))
 
 
@@ -129,13 +131,13 @@ def _judge(error: BaseException) -> Verdict | None:
 
 
 def _errno(error: BaseException) -> int | None:
-    return error.errno if isinstance(error, OSError) else None
+    number = error.errno if isinstance(error, OSError) else None
+    return number if isinstance(number, int) else None
 
 
 def _http_status(error: BaseException) -> int | None:
     """The status of an HTTP error, as urllib, requests, httpx and aiohttp carry it."""
     for path in ("status", "code", "response.status_code"):
-        # An exception's own properties may raise what they like.
         with contextlib.suppress(Exception):
             status = attrgetter(path)(error)
             if isinstance(status, int) and 400 <= status < 600:

@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 from milepost.errors import MilepostError
+from milepost.text import error_text
 from milepost.work.classify import classify
 from milepost.work.returned import check_returned
 
@@ -55,7 +56,7 @@ class PackedError:
     """What a call raised far away, pickled, and what stands for it where that does not load."""
 
     def __init__(self, error: Exception) -> None:
-        self._stand_in = FarError(_said(error), verdict=classify(error))
+        self._stand_in = FarError(error_text(error), verdict=classify(error))
         self._data = b""
         with contextlib.suppress(Exception):  # an error's own pickling may raise what it likes
             self._data = pickle.dumps(error)
@@ -133,10 +134,3 @@ def _packed(value: Any) -> Any:
         return Packed(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
     except Exception:  # the executor may know how it travels, as cloudpickle does
         return value
-
-
-def _said(error: Exception) -> str:
-    try:
-        return f"{type(error).__name__}: {error}"
-    except Exception:  # so may its text
-        return type(error).__name__

@@ -19,6 +19,11 @@ class Gate:
         self._waiting_alone = 0
         self._is_alone = False
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody is inside."""
+        return self._inside > 0
+
     @contextmanager
     def passing(self, *, alone: bool) -> Generator[None]:
         """Be inside, with others or alone."""

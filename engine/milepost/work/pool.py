@@ -11,6 +11,7 @@ import contextlib
 import queue
 import sys
 import threading
+import time
 from concurrent.futures import (
     BrokenExecutor,
     CancelledError,
@@ -22,6 +23,7 @@ from concurrent.futures import (
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, cast
 
 from milepost.errors import ClosedError, ConfigurationError, OutageError
+from milepost.text import error_text
 from milepost.work import far
 from milepost.work.executors import Threads, executor_named, is_lost, scheduler_of
 
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 WORKERS_MAX: Final = 10_000
+_POLL_SECONDS: Final = 0.1
+_HEEDING_SECONDS: Final = 1.0
+"""How long a worker process has to end when it is told to."""
 
 ExecutorOrFactory: TypeAlias = "Executor | Callable[[], Executor] | str"
 """What `executor=` takes: an executor, a function that makes one, or a name (`executor_named`)."""
@@ -88,18 +93,26 @@ class Engine:
         executor = self._executor
         if executor is not None and not self.is_closed:
             return executor  # for each call: no lock
-        with self._making:
-            if self.is_closed:
-                raise ClosedError("the executor of a run that has ended takes no more calls")
-            if self._executor is None:
-                made = cast("Callable[[], object]", self._make)()
-                if not isinstance(made, Executor):
-                    raise TypeError(
-                        f"executor= made {made!r:.80}, which is no concurrent.futures.Executor"
-                    )
-                self._take(made)
-                return made
-            return self._executor
+        try:
+            with self._making:
+                self._refuse_when_closed()
+                if self._executor is None:
+                    made = cast("Callable[[], object]", self._make)()
+                    if not isinstance(made, Executor):
+                        raise TypeError(
+                            f"executor= made {made!r:.80}, which is no concurrent.futures.Executor"
+                        )
+                    self._take(made)
+                executor = cast("Executor", self._executor)
+        finally:
+            if self.is_closed:  # and who closed it did not wait for us
+                self._discard(wait=False)
+        self._refuse_when_closed()
+        return executor
+
+    def _refuse_when_closed(self) -> None:
+        if self.is_closed:
+            raise ClosedError("the executor of a run that has ended takes no more calls")
 
     def make(self) -> None:
         """Make it now, so that what is wrong with it is no call's fault."""
@@ -156,10 +169,10 @@ class Engine:
         wait_for(future)
         self.refuse_dropped(future)
         if self.has_broken(future):
-            error = future.exception()
+            error = cast("BaseException", future.exception())
             raise ConfigurationError(
                 "the executor's workers cannot start: a call that does nothing breaks it as well"
-                f" ({type(error).__name__}: {error})",
+                f" ({error_text(error)})",
                 hint="see what they print; what only the program itself does, the loop or"
                 ' job.run(), belongs under: if __name__ == "__main__":',
             ) from error
@@ -208,8 +221,15 @@ class Engine:
         Without it, processes are ended at once, and threads are left behind.
         """
         self.is_closed = True
-        with self._making:
+        self._discard(wait=wait)
+
+    def _discard(self, *, wait: bool) -> None:
+        if not self._making.acquire(blocking=False):
+            return  # whoever makes one, for as long as that takes, discards it then
+        try:
             executor, self._executor = self._executor, None
+        finally:
+            self._making.release()
         self._shut_down(executor, wait=wait)
 
     def _shut_down(self, executor: Executor | None, *, wait: bool) -> None:
@@ -217,13 +237,16 @@ class Engine:
             return
         # A shutdown forgets its processes, and waits at the program's end for what they run.
         processes: dict[int, Any] = getattr(executor, "_processes", None) or {}
-        hanging = [] if wait else list(processes.values())
+        hanging = list(processes.values())
         try:
-            executor.shutdown(wait=wait, cancel_futures=True)
-        except TypeError:  # Dask's takes no such argument
-            executor.shutdown(wait=wait)
-        for process in hanging:
-            process.terminate()
+            try:
+                executor.shutdown(wait=wait, cancel_futures=True)
+            except TypeError:  # Dask's takes no such argument
+                executor.shutdown(wait=wait)
+            if wait:
+                hanging.clear()
+        finally:
+            _end(hanging)
 
 
 class Ended(NamedTuple):
@@ -287,24 +310,27 @@ class Pool:
 
         Errors: `ConfigurationError` where it breaks the executor as well.
         """
-        self._engine.prove(lambda future: wait([future]))
+        self._engine.prove(_wait)
 
     def check(self) -> None:
         """Raise `OutageError` where nothing more can come from the executor."""
         self._engine.check()
 
-    def rebuild(self) -> tuple[list[Ended], list[Any]]:
-        """After a break: what had ended before, and the tokens of the calls that are lost.
-
-        Errors: `ConfigurationError` where the executor was lent, so that no other can be made.
-        """
+    def clear(self) -> tuple[list[Ended], list[Any]]:
+        """After a break: what had ended before, and the tokens of the calls that are lost."""
         ended: list[Ended] = []
         while (each := self.next_ended(0)) is not None:
             ended.append(each)
         lost = list(self._running)
         self._running.clear()
-        self._engine.rebuild(self._engine.generation)
         return ended, lost
+
+    def rebuild(self) -> None:
+        """Leave the executor that broke.
+
+        Errors: `ConfigurationError` where it was lent, so that no other can be made.
+        """
+        self._engine.rebuild(self._engine.generation)
 
     def close(self, *, wait: bool) -> None:
         """Start nothing more; with `wait`, return when what runs has ended."""
@@ -314,11 +340,32 @@ class Pool:
         self._running.clear()
         for future in running:
             future.cancel()
-        if wait:
-            for future in running:
-                with contextlib.suppress(BaseException):
-                    future.exception()
-        self._engine.close(wait=wait)
+        try:
+            if wait:
+                for future in running:
+                    with contextlib.suppress(CancelledError):
+                        future.exception()
+        except BaseException:  # a second Ctrl-C
+            wait = False
+            raise
+        finally:
+            self._engine.close(wait=wait)
+
+
+def _wait(future: Future[Any]) -> None:
+    while not future.done():  # `wait` alone does not see that a pool cancelled it
+        wait([future], timeout=_POLL_SECONDS)
+
+
+def _end(processes: list[Any]) -> None:
+    """End worker processes, also those that do not heed it."""
+    for process in processes:
+        process.terminate()
+    until = time.monotonic() + _HEEDING_SECONDS
+    for process in processes:
+        process.join(max(0.0, until - time.monotonic()))
+        if process.is_alive():
+            process.kill()
 
 
 def _failed(error: Exception) -> Future[Any]:

@@ -535,6 +535,20 @@ def test_failures_and_tries_of_an_async_job(tmp_path: Path) -> None:
     assert tries.count("b") == 3
 
 
+def test_a_cancel_that_a_body_kept_to_itself_is_no_end_of_the_next(tmp_path: Path) -> None:
+    @milepost.job("work", batches=["a", "b", "c"], store=tmp_path, progress=False)
+    async def work(batch: milepost.Batch) -> None:
+        if batch.key == "b":
+            raise asyncio.CancelledError
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+
+    assert set(work.run().failures) == {"b"}
+
+
 def test_an_async_job_that_is_cancelled(tmp_path: Path) -> None:
     begun: list[str] = []
     hang = asyncio.Event()

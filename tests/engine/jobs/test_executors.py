@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import milepost
+from milepost.jobs import remote
 from milepost.jobs import tasks as tasks_module
 from milepost.jobs import workers as workers_module
 from milepost.jobs.outage import Outage
@@ -185,6 +186,36 @@ def test_a_map_over_one_that_drops_its_calls_fails_no_item(tmp_path: Path) -> No
     assert not again.failed
 
 
+class OddError(Exception):
+    """An error whose text raises."""
+
+    def __str__(self) -> str:
+        raise AttributeError("code")
+
+
+@pytest.mark.parametrize("error", [OddError(), OSError({"code": 5}, "down")])
+def test_an_error_that_cannot_be_looked_at_fails_its_own_work(
+    tmp_path: Path, error: Exception
+) -> None:
+    def fail(what: Any) -> list[Any]:
+        if what in {1, 2} or getattr(what, "key", "") in {"a", "b"}:
+            raise error
+        return []
+
+    def outcomes(name: str, source: list[int], **options: Any) -> list[int]:
+        items: Iterator[tuple[int, list[Any]]] = milepost.map(
+            fail, source, name, store=tmp_path, attempts=1, progress=False, **options
+        )
+        return [item for item, _ in items]
+
+    result = run(tmp_path, function=fail)
+    assert sorted(result.failures) == ["a", "b"]
+    assert all(type(error).__name__ in each for each in result.failures.values())
+    assert outcomes("map", [1, 3]) == [3]
+    with pytest.raises(milepost.OutageError, match=type(error).__name__):
+        outcomes("out", [1, 2], give_up_after=2)
+
+
 def test_what_the_function_raises_is_still_its_own(tmp_path: Path) -> None:
     def fail(batch: Any) -> Any:
         raise BrokenExecutor("a pool of its own")
@@ -269,21 +300,104 @@ def test_a_batch_that_breaks_what_can_start_is_poison(tmp_path: Path) -> None:
     assert "poison: its worker process died 3 times in a row" in result.failures["b"]
 
 
-def test_after_a_stop_a_break_begins_nothing_anew(tmp_path: Path) -> None:
-    """A signal to the whole group stops the run, and kills the workers as well."""
-    made: list[Fake] = []
+def killed() -> Fake:
+    """One whose workers the signal ends that stops the run, as one to the whole group does."""
 
     def end(future: Future[Any]) -> None:
         signal.raise_signal(signal.SIGTERM)
         future.set_exception(BrokenExecutor("a worker died"))
 
+    return Fake(end)
+
+
+@pytest.mark.parametrize("is_lent", [True, False])
+def test_after_a_stop_a_break_begins_nothing_anew(tmp_path: Path, *, is_lent: bool) -> None:
+    made: list[Fake] = []
+
     def make() -> Fake:
-        made.append(Fake(end))
+        made.append(killed())
         return made[-1]
 
     with pytest.raises(SystemExit):
-        run(tmp_path, make, workers=1)
+        run(tmp_path, make() if is_lent else make, workers=1)
     assert [len(each.calls) for each in made] == [1]
+    goes_on(tmp_path)
+
+
+@pytest.mark.parametrize("is_lent", [True, False])
+def test_after_a_stop_a_break_is_no_item_s_fault(tmp_path: Path, *, is_lent: bool) -> None:
+    one_death = milepost.RecoveryConfig(max_recovery_attempts=1)
+    with pytest.raises(SystemExit):
+        for _ in milepost.map(
+            str,
+            [1],
+            "work",
+            store=milepost.Store(tmp_path, recovery=one_death),
+            executor=killed() if is_lent else killed,
+            progress=False,
+        ):
+            pass
+    again = milepost.map(str, [1], "work", store=tmp_path, progress=False)
+    assert [result for _, result in again] == ["1"]
+
+
+def test_a_stop_of_another_session_in_a_body_stops_the_run(tmp_path: Path) -> None:
+    """What its worker had in hand must not hold up the others."""
+    other = milepost.Store(tmp_path / "other").session("other")
+    runs: list[str] = []
+
+    def body(batch: milepost.Batch) -> None:
+        runs.append(batch.key)
+        with other:
+            other.request_stop()
+            for _ in other.start_batch("b").items([1]):
+                pass
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "s", function=body, workers=1)
+    for in_loop in (False, True):
+        other = milepost.Store(tmp_path / f"other-{in_loop}").session("other")
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "s", function=body, in_loop=in_loop)
+        assert milepost.Store(tmp_path / "s").load_progress("work").outcome is None
+    assert runs
+
+
+# At the end.
+
+
+class Closing(Executor):
+    """An executor of threads that notes how it was shut down."""
+
+    def __init__(self, waited: list[bool]) -> None:
+        self._inner = ThreadPoolExecutor(2)
+        self._waited = waited
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        return self._inner.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._waited.append(wait)
+        self._inner.shutdown(wait, cancel_futures=cancel_futures)
+
+
+def test_workers_with_nothing_in_hand_end_by_themselves(tmp_path: Path) -> None:
+    waited: list[bool] = []
+    run(tmp_path, lambda: Closing(waited))
+    assert waited == [True]
+
+
+def test_calls_that_wait_in_a_lent_one_never_begin_after_the_run(tmp_path: Path) -> None:
+    is_first = threading.Semaphore(1)
+
+    def end(future: Future[Any]) -> None:
+        if is_first.acquire(blocking=False):
+            future.set_exception(SystemExit(5))
+
+    lent = Fake(end)
+    with pytest.raises(SystemExit):
+        run(tmp_path, lent, workers=len(KEYS))
+    assert all(each.done() for each in lent.calls)
     goes_on(tmp_path)
 
 
@@ -425,6 +539,39 @@ def test_a_decorated_function_is_found_in_its_own_file(tmp_path: Path, how: str)
 
 
 # Functions that only look as if they worked.
+
+
+FLAKY = """
+import os, milepost
+
+if not os.path.exists({flag!r}):
+    open({flag!r}, "w").close()
+    {first}
+
+@milepost.job("flaky", batches=["a"], store={store!r})
+def ingest(batch):
+    return []
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "error"),
+    [("raise ConnectionError('down')", ConnectionError), ("import no_such_thing", ImportError)],
+)
+def test_a_file_whose_first_import_fails_is_read_anew(
+    tmp_path: Path, first: str, error: type[Exception]
+) -> None:
+    file, flag = tmp_path / "my-job.py", tmp_path / "flag"
+    file.write_text(FLAKY.format(flag=str(flag), first=first, store=str(tmp_path / "s")))
+    name = f"milepost_job_{error.__name__}"
+    function = remote._ByName(name, "ingest", str(file))
+    task = milepost.RemoteBatch(key="a", number=0, label="a", payload=None)
+    with pytest.raises(error):
+        function(task)
+    try:
+        assert function(task) == []
+    finally:
+        del sys.modules[name]
 
 
 async def coroutine(batch: Any) -> None: ...

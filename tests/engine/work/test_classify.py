@@ -184,9 +184,19 @@ class HostileError(Exception):
         raise RuntimeError("no status")
 
 
+class ShyError(OSError):
+    """An exception that says no number."""
+
+    @property
+    def errno(self) -> Any:  # type: ignore[override]
+        raise RuntimeError("no number")
+
+
 def test_the_verdict_never_raises() -> None:
     assert classify(wrapped(Exception(), HostileError("no"))) == Verdict(UNKNOWN, AGAIN)
     assert classify(wrapped(HostileError("no"), HostileError("no"))) == Verdict(UNKNOWN, AGAIN)
+    assert classify(OSError({"code": 5}, "x")) == Verdict(UNKNOWN, AGAIN)
+    assert classify(ShyError()) == Verdict(UNKNOWN, AGAIN)
 
 
 def test_a_certificate_is_no_matter_of_luck_and_no_data() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 import weakref
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from functools import partial
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from pickle import PicklingError
 from types import FunctionType, ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -23,6 +26,7 @@ from milepost.work import executors, far
 from milepost.work.classify import Verdict
 from milepost.work.executors import Threads, executor_named
 from milepost.work.pool import Ended, Engine, Pool
+from support.watching import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -437,13 +441,70 @@ def test_processes_tell_what_was_raised_and_that_one_died() -> None:
     ended = pool.next_ended(PATIENCE_SECONDS)
     assert ended is not None
     assert isinstance(ended.error, BrokenExecutor)
-    before, lost = pool.rebuild()
+    before, lost = pool.clear()
+    pool.rebuild()
     assert (before, lost) == ([], [])
     pool.submit("c", str, 1)
     ended = pool.next_ended(PATIENCE_SECONDS)
     assert ended is not None
     assert ended.value == "1"
     pool.close(wait=True)
+
+
+def sleep_and_heed_nothing(begun: str) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    Path(begun).touch()
+    time.sleep(PATIENCE_SECONDS)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="on Windows no process can refuse to be ended")
+def test_a_process_that_does_not_heed_its_end_is_killed(tmp_path: Path) -> None:
+    before = set(multiprocessing.active_children())
+    pool = Pool("processes", 1)
+    begun = tmp_path / "begun"
+    pool.submit("a", sleep_and_heed_nothing, str(begun))
+    wait_until(begun.exists)
+    (worker,) = set(multiprocessing.active_children()) - before
+    until = time.monotonic() + PATIENCE_SECONDS / 2  # before it would end by itself
+    pool.close(wait=False)
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < until:
+            os.kill(worker.pid or 0, 0)
+
+
+def test_closing_is_interrupted_by_a_signal() -> None:
+    pool = Pool(None, 1)
+    hang = threading.Event()
+    try:
+        pool.submit("a", hang.wait)
+        threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
+        with pytest.raises(KeyboardInterrupt):
+            pool.close(wait=True)
+    finally:
+        hang.set()
+
+
+def test_closing_waits_for_no_maker() -> None:
+    made: list[Broken] = []
+    makes, goes_on = threading.Event(), threading.Event()
+
+    def make() -> Broken:
+        makes.set()
+        assert goes_on.wait(PATIENCE_SECONDS)
+        return another(made)
+
+    def use() -> None:
+        with pytest.raises(ClosedError):
+            engine.make()
+
+    engine = Engine(make, 1)
+    with ThreadPoolExecutor(1) as threads:
+        used = threads.submit(use)
+        assert makes.wait(PATIENCE_SECONDS)
+        engine.close(wait=False)
+        goes_on.set()
+        used.result(PATIENCE_SECONDS)
+    assert [each.was_shut_down for each in made] == [True]
 
 
 # Who is at fault.
