@@ -100,8 +100,9 @@ class LoopHost(Host):
         session = self._opened()
         self._signals = StopSignals(session.request_stop).__enter__()
         if self._progress:
-            self._display = display(session, self._progress)
-            self._display.__enter__()
+            shown = display(session, self._progress)
+            shown.__enter__()
+            self._display = shown
 
     def _opened(self) -> Session:
         assert self._session is not None  # noqa: S101  # `open` comes first
@@ -249,10 +250,12 @@ class LoopHost(Host):
     def detach(self) -> None:
         """Put the signal handlers back, and end the progress line."""
         shown, self._display = self._display, None
-        if shown is not None:
-            shown.__exit__(None, None, None)
-        if self._signals is not None:
-            self._signals.close()
+        try:
+            if shown is not None:
+                shown.__exit__(None, None, None)
+        finally:
+            if self._signals is not None:
+                self._signals.close()
 
     def _say(self, line: str) -> None:
         if not self._quiet:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
+from milepost.session.aside import running_loop
 from milepost.session.host import Host, StopRequested
 from milepost.session.mapping import Mapping
 from milepost.session.outputs import in_function
@@ -67,6 +69,7 @@ class AsyncMapped(Mapping[T, R]):
         self._acknowledge_shown(dispatch)
         while not self._ready:
             await self._fill(dispatch)
+            self._refuse_when_closed()
             self._raise_source_error(dispatch)
             if self.session.stop_requested and dispatch.is_empty_handed:
                 await self._stop_async()
@@ -80,6 +83,7 @@ class AsyncMapped(Mapping[T, R]):
                 await self._off_loop(dispatch.commit)
                 raise dispatch.outage
         await self._fill(dispatch, is_awaited=True)
+        self._refuse_when_closed()
         return self._show()
 
     async def _fill(self, dispatch: Dispatch[T], *, is_awaited: bool = False) -> None:
@@ -113,6 +117,7 @@ class AsyncMapped(Mapping[T, R]):
                 self._note_source_error(error)
                 return None
             if taken is not None:
+                self._refuse_late(taken)
                 return dispatch.begin(taken)
             self._has_more = False
         return await self._off_loop(dispatch.begin_rest)
@@ -174,18 +179,23 @@ class _Crew(Generic[T, R]):
                     await self._news.wait()
             except TimeoutError:
                 return []
-        ended = [(self._tasks.pop(task), task) for task in self._ended]
+        ended = [(self._tasks.pop(task), task) for task in self._ended if task in self._tasks]
         self._ended.clear()
         return ended
 
     def cancel(self) -> list[asyncio.Task[R]]:
-        """Ask all to end; what they return is nobody's any more."""
-        tasks = list(self._tasks)
+        """Ask all to end, but for the one that asks; what they return is nobody's any more."""
+        loop = running_loop()
+        ours = None if loop is None else asyncio.current_task()
+        tasks = [task for task in self._tasks if task is not ours]
         self._tasks.clear()
         self._ended.clear()
         for task in tasks:
             task.remove_done_callback(self._note_done)
-            if not task.cancel() and not task.cancelled():
+            if task.get_loop() is not loop:  # a collection, in any thread
+                with contextlib.suppress(RuntimeError):  # of a loop that is closed
+                    task.get_loop().call_soon_threadsafe(task.cancel)
+            elif not task.cancel() and not task.cancelled():
                 task.exception()  # it is looked at, so that nobody else complains
         return tasks
 

@@ -219,10 +219,15 @@ class Batch:
         with writer.lock:
             writer.ready()
             self._require_items()
+            # Of an item that two loops had in hand, only the first end has rows.
+            loops = self.loops
+            slips = [each for each in slips if not loops.is_ended_by_another(each.keys, each.loop)]
             writer.commit_with_rows(
                 e.ItemsEnded(writer.next_sequence, writer.now_ns(), self.number, changes, taken),
                 slips,
             )
+            for slip in slips:
+                loops.note_ended(slip.keys, slip.loop)
         self.loops.note_taken(taken)
 
     def put_down(self, keys: Collection[Key]) -> None:

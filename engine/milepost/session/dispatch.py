@@ -102,6 +102,7 @@ class Dispatch(Generic[T]):
         self._changes: list[ItemChange] = []
         self._taken: list[Key] = []
         self._slips: list[Slip] = []
+        self._has_failed = False
 
     # What may begin.
 
@@ -219,7 +220,13 @@ class Dispatch(Generic[T]):
         number = len(self._failed_in_a_row)
         if not self._rules.give_up_after or number < self._rules.give_up_after:
             return
-        self._changes += [ItemChange(each, ItemStatus.PENDING) for each in self._failed_in_a_row]
+        recorded = {change.key for change in self._changes}
+        self._changes += [
+            ItemChange(each, ItemStatus.PENDING)
+            for each in self._failed_in_a_row
+            # What is recorded already, another loop may have taken since.
+            if each in recorded or self._batch.status_of(each) is ItemStatus.FAILED
+        ]
         last = error_text(error)
         self.outage = OutageError(
             f"{number} items in a row failed, the last with {last}; they are pending again",
@@ -266,6 +273,7 @@ class Dispatch(Generic[T]):
         """The loop's body came back: this is what became of the item; its rows go with it."""
         if status is ItemStatus.COMPLETED:
             ticket.slip.is_open = False  # a row that comes now would miss the record
+            ticket.slip.keys, ticket.slip.loop = (ticket.key,), self._feed.number
             self._slips.append(ticket.slip)
         else:
             ticket.slip.close()
@@ -280,18 +288,23 @@ class Dispatch(Generic[T]):
     # Recording.
 
     def commit(self) -> None:
-        """Record what ended and what was begun since the last time."""
-        changes, self._changes = self._changes, []
-        taken, self._taken = self._taken, []
-        slips, self._slips = self._slips, []
+        """Record what ended and what was begun since the last time.
+
+        After one that failed this does nothing: its rows are missing, and what it was to record is
+        given up with what is in hand.
+        """
+        if self._has_failed:
+            return
+        self._has_failed = True  # until it is known that it has not
         try:
-            self._record(changes, taken, slips)
+            self._record(self._changes, self._taken, self._slips)
         except BaseException:
-            self._changes = changes  # they are given up with what is in hand
-            self._feed.release(taken)
+            self._feed.release(self._taken)
             raise
-        for slip in slips:
+        for slip in self._slips:
             slip.close()
+        self._changes, self._taken, self._slips = [], [], []
+        self._has_failed = False
 
     def _record(self, changes: list[ItemChange], taken: list[Key], slips: list[Slip]) -> None:
         if taken:
@@ -309,5 +322,4 @@ class Dispatch(Generic[T]):
         for ticket in in_hand.values():
             ticket.slip.close()
         # What ended and was not recorded any more counts as in hand: it comes again.
-        changes, self._changes = self._changes, []
-        return [*in_hand, *(change.key for change in changes)]
+        return [*in_hand, *(change.key for change in self._changes)]

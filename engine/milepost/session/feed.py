@@ -20,6 +20,7 @@ import msgspec
 from milepost.errors import EncodingError, InputChangedError
 from milepost.session.keys import check_key
 from milepost.storage.location import command
+from milepost.storage.values import copied
 from milepost.types import ItemStatus, Key
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Feed(Generic[T]):
     def __init__(self, batch: Batch, key_of: Callable[[T], Key] | None, *, number: int = 0) -> None:
         self._batch = batch
         self._loops = batch.loops
-        self._number = number
+        self.number = number
         self._key_of = key_of
         self._unmet: set[Key] = set()
         self._again: deque[Taken[T]] = deque()
@@ -148,9 +149,10 @@ class Feed(Generic[T]):
             has_changed = item is not progress or (item is not None and item.status is not status)
             if has_changed or recorded.is_done(key):
                 self._loops.release(key, self)
+                self._pass_over(taken)
                 return None
         if is_held:
-            self._loops.take_over(key, self._number)
+            self._loops.take_over(key, self.number)
         else:
             self._loops.take_anew(key)
         return taken
@@ -262,7 +264,8 @@ class Feed(Generic[T]):
             if item is not None and item.status is ItemStatus.PROCESSING:
                 continue
             payload = recorded.queued.get(key) if item is None else item.payload
-            taken = Taken(key, _value(key, payload))
+            # What is recorded is not the body's to change.
+            taken = Taken(key, _value(key, None if payload is None else copied(payload)))
             self._is_met_first(key)
             self._meet_now(key)
             if item is not None and item.status is ItemStatus.FAILED:

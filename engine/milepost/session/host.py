@@ -76,10 +76,21 @@ class Host:
         over since; and all at the program's end.
         """
         batch = self._batch
+        if batch is None:
+            return
+        batch.loops.times_put_down += 1  # also what waited here for its next try
+        is_unknown = isinstance(error, _ENDS) if error is not None else not on_purpose
+        if not is_unknown:
+            self.put_down(in_hand)
+        elif in_hand:
+            batch.leave_in_hand(in_hand)
+
+    def put_down(self, in_hand: Collection[Key]) -> None:
+        """What the loop had in hand waits for another one, but for what such a one took over."""
+        batch = self._batch
         if batch is None or not in_hand:
             return
-        is_unknown = isinstance(error, _ENDS) if error is not None else not on_purpose
-        own, others = ([], in_hand) if is_unknown else batch.loops.parted(in_hand, self.number)
+        own, others = batch.loops.parted(in_hand, self.number)
         if others:
             batch.leave_in_hand(others)
         if own:

@@ -90,11 +90,13 @@ class Items(Workload[T]):
             # The item in hand is done, whatever the source has to say.
             self._acknowledge()
             raise
+        self._refuse_when_closed()
         if not self._gathered:
             self._acknowledge()
             self._end()
             raise StopIteration
         self._take()
+        self._refuse_when_closed()
         return self._give_out()
 
     async def __anext__(self) -> T:
@@ -130,11 +132,13 @@ class Items(Workload[T]):
         except BaseException:
             await self._off_loop(self._acknowledge)
             raise
+        self._refuse_when_closed()
         if not self._gathered:
             await self._off_loop(self._acknowledge)
             await self._end_async()
             raise StopAsyncIteration
         await self._off_loop(self._take)
+        self._refuse_when_closed()
         return self._give_out()
 
     def _gather(self, feed: Feed[T]) -> None:
@@ -217,6 +221,8 @@ class Items(Workload[T]):
         changes = [batch.change(key, *verdicts.get(key, DONE)) for key in done]
         if all(change.status is not ItemStatus.COMPLETED for change in changes):
             slip = None  # what is not completed leaves no row
+        if slip is not None:
+            slip.keys, slip.loop = done, self._host.number
         slips = [slip] if slip is not None else []
         if isinstance(feed, PositionFeed):
             batch.advance_positions(changes, keys, slips, feed)

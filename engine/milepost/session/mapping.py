@@ -16,7 +16,7 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from milepost.errors import ClosedError, ConfigurationError, MilepostError
+from milepost.errors import ConfigurationError, MilepostError
 from milepost.session.arguments import check_count
 from milepost.session.dispatch import Dispatch, Rules, Ticket
 from milepost.session.host import Host, StopRequested
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Collection, Iterable
 
     from milepost.session.async_mapping import AsyncMapped
-    from milepost.session.feed import Feed
+    from milepost.session.feed import Feed, Taken
     from milepost.types import Key
     from milepost.work.pool import ExecutorOrFactory
 
@@ -115,6 +115,12 @@ class Mapping(Workload[T], Generic[T, R]):
         dispatch.returned(ticket)
         self._ready.append((ticket, result))
 
+    def _refuse_late(self, taken: Taken[T]) -> None:
+        """Raise where the loop was closed while the source was asked for this."""
+        if self._ended:
+            cast("Feed[T]", self._feed).release([taken.key])
+        self._refuse_when_closed()
+
     def _seconds_to_wait(self, dispatch: Dispatch[T]) -> float:
         if self._begins_nothing() or not dispatch.has_room():
             return _POLL_SECONDS  # what is due could not begin
@@ -125,11 +131,6 @@ class Mapping(Workload[T], Generic[T, R]):
     def _may_take_its_time(self) -> bool:
         """Whether the source has more, and need not answer at once."""
         return self._has_more and not self._answers_at_once
-
-    def _refuse_when_closed(self) -> None:
-        """Raise where another thread or task closed the loop while it waited here."""
-        if self._ended:
-            raise ClosedError("the map was closed while the next result was waited for")
 
     def _slip_in_hand(self) -> Slip | None:
         return self._shown.slip if self._shown is not None else None
@@ -199,6 +200,7 @@ class Mapped(Mapping[T, R]):
         self._acknowledge_shown(dispatch)
         while not self._ready:
             self._fill(dispatch)
+            self._refuse_when_closed()
             self._raise_source_error(dispatch)
             if self.session.stop_requested and dispatch.is_empty_handed:
                 self._stop()
@@ -217,6 +219,7 @@ class Mapped(Mapping[T, R]):
                 raise dispatch.outage
         # What the body now works on is no news; what was acknowledged must not wait for it.
         self._fill(dispatch, is_awaited=True)
+        self._refuse_when_closed()
         return self._show()
 
     def _fill(self, dispatch: Dispatch[T], *, is_awaited: bool = False) -> None:
@@ -256,6 +259,7 @@ class Mapped(Mapping[T, R]):
                 self._note_source_error(error)
                 return None
             if taken is not None:
+                self._refuse_late(taken)
                 return dispatch.begin(taken)
             self._has_more = False
         return dispatch.begin_rest()

@@ -16,7 +16,7 @@ class Skip(Exception):  # noqa: N818  # it is no error, and the name is the publ
 
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason = str(reason or "")  # callers are not all typed
 
 
 class Retry(Exception):  # noqa: N818  # it is no error, and the name is the public one

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from milepost.model.state import SessionState
     from milepost.storage.syscalls import Syscalls
+    from milepost.types import Key
 
 in_function: Final[ContextVar[Slip | None]] = ContextVar("milepost_slip", default=None)
 """The rows of the item whose function runs here; `None` outside of such a function."""
@@ -46,15 +47,19 @@ class Slip:
         outer: Those of the item in whose function the map of this one runs; `None` for none.
         rows: What it has written, by file.
         is_open: Whether it takes more.
+        keys: Of the items that are acknowledged with it.
+        loop: The number of their loop among those over the batch.
     """
 
-    __slots__ = ("is_open", "outer", "outputs", "rows")
+    __slots__ = ("is_open", "keys", "loop", "outer", "outputs", "rows")
 
     def __init__(self, outputs: Outputs) -> None:
         self.outputs = outputs
         self.outer: Slip | None = None
         self.rows: dict[OutputFile, list[bytes]] = {}
         self.is_open = True
+        self.keys: tuple[Key, ...] = ()
+        self.loop = 0
 
     def clear(self) -> None:
         """Forget the rows: the item is tried again, or leaves none."""

@@ -39,7 +39,7 @@ from milepost.session.roster import Roster
 from milepost.session.subscription import EVENT_BUFFER, Subscription
 from milepost.snapshots import checkpoints, retention
 from milepost.storage.location import command
-from milepost.storage.values import plain_value
+from milepost.storage.values import copied, plain_value
 from milepost.text import error_text, say
 from milepost.types import (
     BatchErrorType,
@@ -363,7 +363,7 @@ class Session:
         recorded = self.recorded(number)
         key = planned.key if planned else recorded.batch_id if recorded else str(number)
         label = planned.label if planned else recorded.label if recorded else None
-        payload = planned.payload if planned else recorded.payload if recorded else None
+        payload = planned.payload if planned else copied(recorded.payload) if recorded else None
         return Batch(self, self._writer, number, key, label or key, payload)
 
     def recorded(self, number: int) -> ActiveBatch | None:

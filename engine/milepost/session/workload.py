@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import threading
-from collections.abc import AsyncIterable, Collection, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, Collection, Generator, Iterable, Iterator, Sized
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 
@@ -26,7 +26,7 @@ from milepost.types import ItemStatus, Key
 if TYPE_CHECKING:
     import os
     from asyncio import Lock
-    from collections.abc import AsyncIterator, Callable, Generator
+    from collections.abc import AsyncIterator, Callable
     from types import TracebackType
 
     from milepost.session.batch import Batch
@@ -485,16 +485,14 @@ class Workload(Generic[T]):
         raise NotImplementedError
 
     def _close(self, error: BaseException | None, *, on_purpose: bool) -> None:
-        in_hand = self._leave()
-        if in_hand is None:
-            return
-        self._close_source()
-        self._host.detach()
-        self._host.leave(error, in_hand, on_purpose=on_purpose)
+        if (leave := self._leave(error, on_purpose=on_purpose)) is not None:
+            try:
+                self._let_go_here()
+            finally:
+                leave()
 
     async def _close_async(self, error: BaseException | None, *, on_purpose: bool) -> None:
-        in_hand = self._leave()
-        if in_hand is None:
+        if (leave := self._leave(error, on_purpose=on_purpose)) is None:
             return
         try:
             source: Any = self._async_source
@@ -502,24 +500,39 @@ class Workload(Generic[T]):
                 with contextlib.suppress(Exception):
                     await source.aclose()
         finally:
-            self._close_source()
+            try:
+                self._let_go_here()
+            finally:
+                await aside(leave)
+
+    def _let_go_here(self) -> None:
+        """Let go of what belongs to the thread that loops."""
+        try:
+            source: Any = self._source
+            if isinstance(source, Generator):
+                # It ends now and not at some later collection.
+                with contextlib.suppress(Exception):
+                    source.close()
+        finally:
             self._host.detach()
-            await aside(partial(self._host.leave, error, in_hand, on_purpose=on_purpose))
 
-    def _close_source(self) -> None:
-        source: Any = self._source
-        if hasattr(source, "close"):
-            # A generator ends now and not at some later collection.
-            with contextlib.suppress(Exception):
-                source.close()
-
-    def _leave(self) -> Collection[Key] | None:
-        """Let go of what is in hand; `None` where there is nothing to leave any more."""
+    def _leave(
+        self, error: BaseException | None, *, on_purpose: bool
+    ) -> Callable[[], object] | None:
+        """Let go of what is in hand; what has yet to be done may wait for the disk."""
         in_hand = self._put_down()
-        if self._ended or self._batch is None:
+        if self._batch is None:
             return None
-        self._ended = True
-        return in_hand
+        if not self._ended:
+            self._ended = True
+            return partial(self._host.leave, error, in_hand, on_purpose=on_purpose)
+        # It came into hand while another thread or task closed the loop.
+        return partial(self._host.put_down, in_hand) if in_hand else None
+
+    def _refuse_when_closed(self) -> None:
+        """Raise where another thread or task closed the loop while it waited here."""
+        if self._ended:
+            raise ClosedError("the loop was closed while the next item was waited for")
 
     def __del__(self) -> None:
         if getattr(self, "is_guarded", True) or self._ended:
@@ -529,11 +542,12 @@ class Workload(Generic[T]):
         with contextlib.suppress(Exception):
             if self._is_async and running_loop() is not None:
                 # Nobody can wait here, and the loop must not: what waits for the disk goes aside.
-                in_hand = self._leave()
-                if in_hand is not None:
-                    self._close_source()
-                    self._host.detach()
-                    leave_aside(partial(self._host.leave, refusal, in_hand, on_purpose=on_purpose))
+                leave = self._leave(refusal, on_purpose=on_purpose)
+                if leave is not None:
+                    try:
+                        self._let_go_here()
+                    finally:
+                        leave_aside(leave)
             else:
                 self._close(refusal, on_purpose=on_purpose)
 

@@ -61,6 +61,11 @@ def plain_value(value: Any, what: str, *, size_bytes_max: int = VALUE_BYTES_MAX)
     return _decode(encode_value(value, what, size_bytes_max=size_bytes_max))
 
 
+def copied(value: Any) -> Any:
+    """What `plain_value` gave, with nothing shared."""
+    return _decode(msgspec.msgpack.encode(value))
+
+
 def decode_value(encoded: bytes, what: str) -> Any:
     """Decode a value of unknown shape, refusing what is nested deeper than `DEPTH_MAX`."""
     try:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
+import signal
 import subprocess
 import sys
 import textwrap
@@ -331,6 +333,76 @@ def test_what_was_found_and_is_not_done_is_told_and_run_next_time(
     assert "crawl: 1 item found on the way not done; to do it, run it again\n" in told
     assert run_all(tmp_path, ["a", "b"]) == ["c"]
     assert status(tmp_path) is SessionStatus.COMPLETED
+
+
+def test_what_a_body_does_to_an_item_changes_nothing_that_is_recorded(tmp_path: Path) -> None:
+    def crawl(found: list[Any], *, changes: bool) -> None:
+        empty: list[Any] = []
+        with milepost.resume(empty, "crawl", store=tmp_path, progress=False) as items:
+            if changes:
+                items.add({"url": "a", "tags": []}, key="a")
+            for item in items:
+                found.append(copy.deepcopy(item))
+                if changes:
+                    item["tags"].append(object())
+                    items.session.snapshot()
+                    raise ConnectionError("down")
+
+    found: list[Any] = []
+    with pytest.raises(ConnectionError):
+        crawl(found, changes=True)
+    crawl(found, changes=False)
+    assert found == [{"url": "a", "tags": []}] * 2
+
+
+def test_what_a_body_does_to_a_payload_changes_nothing_that_is_recorded(tmp_path: Path) -> None:
+    with milepost.Store(tmp_path).session("work") as session:
+        batch = session.start_batch("b", payload={"url": "a"})
+        batch.payload["page"] = object()
+        session.snapshot()
+        assert session.batch(0).payload == {"url": "a"}
+
+
+class Unshown(contextlib.AbstractContextManager[Any]):
+    """A progress display whose end raises."""
+
+    def __exit__(self, *_: object) -> None:
+        raise OSError("no terminal")
+
+
+@pytest.mark.parametrize("is_raised", [True, False])
+def test_a_display_that_cannot_end_keeps_no_session_open(
+    tmp_path: Path, *, is_raised: bool
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+
+    def shown(_: Any) -> Unshown:
+        return Unshown()
+
+    items = milepost.resume("ab", "crawl", store=tmp_path, progress=shown)
+    with pytest.raises(ValueError if is_raised else OSError), items:
+        for _ in items:
+            if is_raised:
+                raise ValueError("a")
+    assert signal.getsignal(signal.SIGINT) == before
+    assert run_all(tmp_path, "ab") == (["b"] if is_raised else [])
+
+
+def test_a_file_that_is_a_source_is_not_closed_by_a_loop_that_is_left(tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text("a\nb\nc\n")
+    with open(tmp_path / "lines", encoding="utf-8") as lines:
+        for _ in milepost.resume(lines, "crawl", store=tmp_path / "s", progress=False):
+            break
+        assert list(lines) == ["b\n", "c\n"]
+
+
+def test_a_skip_with_a_reason_that_is_no_text(tmp_path: Path) -> None:
+    skip: Any = milepost.Skip
+    with milepost.resume("a", "crawl", store=tmp_path, progress=False) as items:
+        for _ in items:
+            with items.catching():
+                raise skip(404)
+    assert run_all(tmp_path, "a") == []
 
 
 @pytest.mark.parametrize("when_complete", ["restart", "error"])

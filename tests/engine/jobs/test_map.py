@@ -929,7 +929,7 @@ def test_a_map_that_is_closed_while_it_is_asked_says_so(tmp_path: Path, shape: s
         while not begun.is_set():  # noqa: ASYNC110  # it is set in a task of any kind
             await asyncio.sleep(0)
         await found.aclose()
-        with pytest.raises(milepost.ClosedError, match="while the next result was waited for"):
+        with pytest.raises(milepost.ClosedError, match="closed while the next item was waited for"):
             await pulling
 
     asyncio.run(run())

@@ -17,9 +17,10 @@ from milepost import Backoff, BatchStatus, ItemStatus, StorageError
 from milepost.journal.writer import JournalWriter
 from milepost.session.outputs import Outputs
 from milepost.session.writer import Writer
+from support.watching import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
     from pathlib import Path
 
 
@@ -512,3 +513,218 @@ def test_what_was_taken_over_and_waited_since_is_the_next_ones_own(batch: milepo
         break
     assert batch.status_of("a") is ItemStatus.PENDING
     kept.close()
+
+
+# A loop that another thread or task closes, and what it has then.
+
+
+@pytest.mark.parametrize("shape", ["loop", "map"])
+def test_what_a_source_gives_a_loop_that_was_closed_is_run_by_another(
+    batch: milepost.Batch, shape: str
+) -> None:
+    asked, is_closed = threading.Event(), threading.Event()
+    made: list[Any] = []
+
+    def slow() -> Iterator[str]:
+        yield "a"
+        asked.set()
+        assert is_closed.wait(60)
+        yield "b"
+
+    def work() -> None:
+        items: Any = batch.items(slow()) if shape == "loop" else batch.map(str, slow(), workers=2)
+        made.append(items)
+        with pytest.raises(milepost.ClosedError, match="was closed"):
+            for given in items:
+                assert "b" not in given
+
+    def close() -> None:
+        assert asked.wait(60)
+        made[0].close()
+        is_closed.set()
+
+    in_threads(work, close)
+    for _ in batch.items(["a", "b"]):
+        pass
+    assert batch.complete() is BatchStatus.COMPLETED
+
+
+def test_what_a_source_gives_an_async_map_that_was_closed_is_run_by_another(
+    batch: milepost.Batch,
+) -> None:
+    async def same(item: str) -> str:
+        return item
+
+    async def main() -> None:
+        asked, is_closed = asyncio.Event(), asyncio.Event()
+
+        async def slow() -> AsyncIterator[str]:
+            yield "a"
+            asked.set()
+            await is_closed.wait()
+            yield "b"
+
+        items = batch.map(same, slow(), workers=2)
+
+        async def work() -> None:
+            with pytest.raises(milepost.ClosedError, match="was closed"):
+                async for _ in items:
+                    pass
+
+        working = asyncio.create_task(work())
+        await asked.wait()
+        await items.aclose()
+        is_closed.set()
+        await working
+        async for _ in batch.items(["a", "b"]):
+            pass
+
+    asyncio.run(main())
+    assert batch.complete() is BatchStatus.COMPLETED
+
+
+def test_the_function_of_a_map_may_close_it(batch: milepost.Batch) -> None:
+    def in_a_thread() -> None:
+        def find(item: int) -> int:
+            if item == 3:
+                items.close()
+            return item
+
+        items = batch.map(find, range(100), workers=2)
+        with contextlib.suppress(milepost.ClosedError):
+            for _ in items:
+                pass
+
+    async def in_tasks() -> None:
+        async def find(item: int) -> int:
+            await asyncio.sleep(0)
+            if item == 53:
+                await items.aclose()
+            return item
+
+        items = batch.map(find, range(100), workers=2)
+        with contextlib.suppress(milepost.ClosedError):
+            async for _ in items:
+                pass
+
+    in_threads(in_a_thread)
+    in_threads(lambda: asyncio.run(in_tasks()))
+    for _ in batch.items(range(100)):
+        pass
+    assert batch.complete() is BatchStatus.COMPLETED
+
+
+# Whose an item is, and whose rows it has.
+
+
+def test_an_item_that_another_loop_takes_between_look_and_claim_is_not_passed_by(
+    batch: milepost.Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = batch.items(["k"]), batch.items(["k", "z"])
+    claim = batch.loops.claim
+
+    def claim_late(key: Any, owner: object) -> bool:
+        monkeypatch.undo()
+        assert next(first) == "k"
+        return claim(key, owner)
+
+    monkeypatch.setattr(batch.loops, "claim", claim_late)
+    assert next(second) == "z"
+    first.close()
+    assert list(map(str, pulled(second))) == ["k"]
+    assert batch.complete() is BatchStatus.COMPLETED
+
+
+def pulled(items: Iterable[Any]) -> Iterator[Any]:
+    yield from items
+
+
+def test_an_outage_leaves_alone_what_another_loop_has_taken_since(batch: milepost.Batch) -> None:
+    second: list[Any] = []
+
+    def source() -> Iterator[str]:
+        yield "x"
+        second.append(batch.items(["x"]))
+        assert next(second[0]) == "x"  # it failed, and is tried again there
+        yield "y"
+
+    def fail(_: str) -> None:
+        raise ConnectionError("down")
+
+    with pytest.raises(milepost.OutageError):
+        for _ in batch.map(fail, source(), workers=1, attempts=1, give_up_after=2):
+            pass
+    assert batch.status_of("x") is ItemStatus.PROCESSING
+    assert batch.status_of("y") is ItemStatus.PENDING
+
+
+def test_what_a_dropped_loop_left_is_not_put_down_where_another_took_it(
+    batch: milepost.Batch,
+) -> None:
+    first = batch.items(["a"])
+    next(first)
+    second = batch.items(["z", "a"])
+    assert next(second) == "z"
+    first._close(KeyboardInterrupt(), on_purpose=False)
+    assert next(second) == "a"
+    next(batch.items(["q"]))  # one more begins
+    assert batch.status_of("a") is ItemStatus.PROCESSING
+
+
+@pytest.mark.parametrize("ends_first", [0, 1])
+def test_an_item_that_two_loops_had_in_hand_has_the_rows_of_one(
+    batch: milepost.Batch, tmp_path: Path, ends_first: int
+) -> None:
+    rows = tmp_path / "rows"
+    loops = [batch.items(["k"]), batch.items(["k"])]
+    for number, items in enumerate(loops):
+        out = items.open(rows)
+        next(items)
+        out.write(f"{number}\n")
+    for number in (ends_first, 1 - ends_first):
+        with pytest.raises(StopIteration):
+            next(loops[number])
+    assert rows.read_text() == f"{ends_first}\n"
+
+
+def test_what_waited_in_a_map_that_was_left_is_taken_over(batch: milepost.Batch) -> None:
+    """Found items: another loop has passed them by while they were in hand."""
+    batch.add_many(["w", "x", "z"])
+    made: list[Any] = []
+    goes_on = threading.Event()
+
+    def fail(item: str) -> None:
+        assert item == "x"
+        assert goes_on.wait(60)
+        raise ConnectionError("down")
+
+    def source() -> Iterator[str]:
+        yield from ()
+
+    def first() -> None:
+        slow = Backoff(first_seconds=1000.0, seconds_max=1000.0)
+        made.append(batch.map(fail, source(), workers=1, backoff=slow))
+        with pytest.raises(milepost.ClosedError):
+            for _ in made[0]:
+                pass
+
+    def second() -> None:
+        items = batch.items()
+        assert next(items) == "w"
+        thread = threading.Thread(target=first, daemon=True)
+        thread.start()
+        wait_until(lambda: status_of_x() is ItemStatus.PROCESSING)
+        assert next(items) == "z"
+        goes_on.set()
+        wait_until(lambda: status_of_x() is ItemStatus.PENDING)
+        made[0].close()
+        thread.join(60)
+        assert list(pulled(items)) == ["x"]
+
+    def status_of_x() -> ItemStatus | None:
+        recorded = batch.recorded
+        item = recorded.open.get("x") if recorded is not None else None
+        return None if item is None else item.status
+
+    in_threads(second)
+    assert batch.complete() is BatchStatus.COMPLETED

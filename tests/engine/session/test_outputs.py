@@ -36,7 +36,7 @@ from support.faults import in_child
 from support.recording import Recording
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 QUIET = milepost.TrackerConfig(checkpoint_interval_seconds=1e9, sync_interval_seconds=1e6)
@@ -1003,3 +1003,52 @@ def test_rows_from_an_executor_that_nobody_knows_are_refused(tmp_path: Path, row
     assert sorted(rows.read_text()) == ["a", "b"]
     assert (tmp_path / "a.txt").read_text() == "a"
     assert items.failed == 0
+
+
+# A map whose acknowledgement fails.
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_could_not_be_acknowledged_with_its_rows_is_not_without(
+    tmp_path: Path, rows: Path, *, is_async: bool
+) -> None:
+    """A source that is no list: what is begun is recorded in steps, of which one fails."""
+    moved = tmp_path / "moved"
+
+    def source() -> Iterator[str]:
+        yield from map(str, range(60))
+
+    async def same(item: str) -> str:
+        return item
+
+    def work(*, moves: bool) -> None:
+        with milepost.map(
+            str, source(), "crawl", workers=16, store=store_in(tmp_path), progress=False
+        ) as items:
+            out = items.open(rows)
+            for item, _ in items:
+                out.write(f"{item}\n")
+                if moves and item == "3":
+                    rows.rename(moved)
+
+    async def work_async(*, moves: bool) -> None:
+        async with milepost.map(
+            same, source(), "crawl", workers=16, store=store_in(tmp_path), progress=False
+        ) as items:
+            out = await items.aopen(rows)
+            async for item, _ in items:
+                out.write(f"{item}\n")
+                if moves and item == "3":
+                    await asyncio.to_thread(rows.rename, moved)
+
+    def run(*, moves: bool) -> None:
+        if is_async:
+            asyncio.run(work_async(moves=moves))
+        else:
+            work(moves=moves)
+
+    with pytest.raises(milepost.DamagedError, match="was moved"):
+        run(moves=True)
+    moved.rename(rows)
+    run(moves=False)
+    assert sorted(rows.read_text().split(), key=int) == [str(each) for each in range(60)]
