@@ -170,6 +170,10 @@ class Feed(Generic[T]):
         for key in keys:
             self._loops.release(key, self)
 
+    def release_all(self) -> None:
+        """Nothing that was chosen is taken: the loop was interrupted, and is left."""
+        self._loops.release_all(self)
+
     def _pass_over(self, taken: Taken[T]) -> None:
         """Leave an item to another loop; should that put it down, it is looked at in the end."""
         recorded = self._batch.recorded

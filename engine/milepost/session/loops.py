@@ -62,6 +62,11 @@ class Loops:
         if self._claims.get(key) is owner:
             del self._claims[key]
 
+    def release_all(self, owner: object) -> None:
+        """Its loop is left, wherever it was interrupted."""
+        for key in [key for key, each in tuple(self._claims.items()) if each is owner]:
+            self.release(key, owner)
+
     def note_taken(self, keys: Iterable[Key]) -> None:
         """They are recorded as taken: whoever looks can see it."""
         for key in keys:

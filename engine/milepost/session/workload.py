@@ -521,6 +521,8 @@ class Workload(Generic[T]):
     ) -> Callable[[], object] | None:
         """Let go of what is in hand; what has yet to be done may wait for the disk."""
         in_hand = self._put_down()
+        if error is not None and self._opened is not None:
+            self._opened.release_all()
         if self._batch is None:
             return None
         if not self._ended:

@@ -15,6 +15,7 @@ import pytest
 import milepost
 from milepost import Backoff, BatchStatus, ItemStatus, StorageError
 from milepost.journal.writer import JournalWriter
+from milepost.session.dispatch import Dispatch
 from milepost.session.outputs import Outputs
 from milepost.session.writer import Writer
 from support.watching import wait_until
@@ -728,3 +729,16 @@ def test_what_waited_in_a_map_that_was_left_is_taken_over(batch: milepost.Batch)
 
     in_threads(second)
     assert batch.complete() is BatchStatus.COMPLETED
+
+
+def test_what_was_chosen_where_a_loop_was_interrupted_is_another_s(
+    batch: milepost.Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Dispatch, "_admitted", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            next(batch.map(str, ["a"]))
+    assert list(pulled(batch.items(["a"]))) == ["a"]
