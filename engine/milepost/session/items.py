@@ -233,7 +233,7 @@ class Items(Workload[T]):
 
     def _slip_in_hand(self) -> Slip | None:
         if self._slip is None and self.keys:
-            self._slip = Slip(self.session.outputs)
+            self._slip = Slip(self.session.outputs)  # under the lock of the outputs
         return self._slip
 
     def _note_error(self, error: BaseException | None) -> None:

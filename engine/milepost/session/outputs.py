@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import threading
 import zlib
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from milepost.storage.syscalls import Syscalls
     from milepost.types import Key
 
+_OPEN_MOST: Final = 64
+"""So many files may stay open that nobody can write to any more."""
+
 in_function: Final[ContextVar[Slip | None]] = ContextVar("milepost_slip", default=None)
 """The rows of the item whose function runs here; `None` outside of such a function."""
 
@@ -51,7 +55,7 @@ class Slip:
         loop: The number of their loop among those over the batch.
     """
 
-    __slots__ = ("is_open", "keys", "loop", "outer", "outputs", "rows")
+    __slots__ = ("__weakref__", "is_open", "keys", "loop", "outer", "outputs", "rows")
 
     def __init__(self, outputs: Outputs) -> None:
         self.outputs = outputs
@@ -95,6 +99,7 @@ class Output:
         self._around = around
         self._is_far = is_far.get()
         self.path = file.path
+        file.users.add(self)
 
     def __repr__(self) -> str:
         return f"<Output {self.path}>"
@@ -114,6 +119,11 @@ class Output:
             row = bytes(data)
         else:
             raise EncodingError(f"a row is text or bytes, not {type(data).__name__}: {data!r:.80}")
+        with self._outputs.lock:  # from looking whose row it is until that one has it
+            self._write(row)
+        return len(data)
+
+    def _write(self, row: bytes) -> None:
         if is_far.get() and not self._is_far:
             raise ClosedError(
                 f"nobody can tell whose row this is: an executor of your own runs what writes to"
@@ -132,8 +142,11 @@ class Output:
                 " more rows of it",
                 hint="write all rows of an item before its function returns, or its loop goes on",
             )
-        slip.rows.setdefault(self._file, []).append(row)
-        return len(data)
+        rows = slip.rows.get(self._file)
+        if rows is None:
+            rows = slip.rows[self._file] = []
+            self._file.users.add(slip)
+        rows.append(row)
 
     def _slip_of_row(self) -> Slip | None:
         """The rows of the innermost item whose function, or whose loop's body, runs here."""
@@ -163,7 +176,11 @@ class Output:
 
 
 class Outputs:
-    """All outputs of one living session. Methods want the writer's lock held."""
+    """All outputs of one living session. Methods want the writer's lock held.
+
+    Attributes:
+        lock: Held while a row is given to its item, and while the rows of items are collected.
+    """
 
     def __init__(self, store_path: str, system: Syscalls, *, level: Callable[[], int]) -> None:
         self._store = store_path
@@ -171,10 +188,13 @@ class Outputs:
         self._level = level
         self._files: dict[str, OutputFile] = {}
         self._is_sealed = False
+        self.lock = threading.RLock()  # what is collected meanwhile may acknowledge, too
 
     def locate(self, path: str | os.PathLike[str]) -> tuple[str, str]:
         """The absolute path that is meant, and the name by which the store knows it."""
         full: str = os.path.abspath(os.fspath(path))
+        if "\0" in full:
+            raise OutputError(f"the output {full!r} has a zero byte in its name")
         if os.path.isdir(full):
             raise OutputError(f"the output {full} is a folder")
         if os.path.exists(full) and not os.path.isfile(full):
@@ -233,25 +253,47 @@ class Outputs:
                 path=full,
                 hint="put it back, from where the store was copied perhaps; or begin the work anew",
             )
+        self._refuse_second_name(full, name, state)
+        before = self._files.pop(name, None)
+        if before is not None:
+            before.close()
+        self._close_unused()
         file = OutputFile(full, self._system)
         try:
             if rows is not None:
                 file.cut_back(
                     rows.start_bytes, rows.length_bytes, rows.checksum, may_be_ours=may_be_ours
                 )
-            elif file.length_bytes:
-                raise OutputError(
-                    f"the output {full} has {file.length_bytes:,} bytes that this session did not"
-                    " write, or wrote before it was begun anew or restored",
-                    hint="move the file away, or use another name",
-                )
+            else:
+                file.begin()
         except BaseException:
             file.close()
             raise
-        before, self._files[name] = self._files.get(name), file
-        if before is not None:
-            before.close()
+        self._files[name] = file
         return file
+
+    def _close_unused(self) -> None:
+        """Have no more files open than are written, where they are many."""
+        if len(self._files) < _OPEN_MOST:
+            return
+        with self.lock:
+            unused = {name: file for name, file in self._files.items() if not file.users}
+            for name, file in unused.items():
+                file.sync()
+                file.close()
+                del self._files[name]
+
+    def _refuse_second_name(self, full: str, name: str, state: SessionState) -> None:
+        """Raise where a link leads to a known output: each name would cut the other one's rows."""
+        if not os.path.exists(full):
+            return
+        for other in {*self._files, *state.outputs} - {name}:
+            path = _path_of(self._store, other)
+            if os.path.exists(path) and os.path.samefile(path, full):
+                raise OutputError(
+                    f"the output {full} is the same file as {path}, which this session writes",
+                    hint="open it by that one name, or write to a file of its own",
+                )
 
     def settle(self, state: SessionState) -> None:
         """Sync what the last writer left: a snapshot is about to say that it is on the disk."""
@@ -275,9 +317,11 @@ class Outputs:
         """
         marks: list[OutputRows] = []
         waiting: dict[OutputFile, list[bytes]] = {}
-        for slip in slips:
-            for file, rows in slip.rows.items():
-                waiting.setdefault(file, []).extend(rows)
+        with self.lock:
+            for slip in slips:
+                slip.is_open = False  # a row that comes now would miss the record
+                for file, rows in slip.rows.items():
+                    waiting.setdefault(file, []).extend(rows)
         if not waiting:
             return marks
         names = {file: name for name, file in self._files.items()}

@@ -45,6 +45,7 @@ from milepost.model import fold
 from milepost.model.events import NO_BATCH, ItemCapChanged, ItemUpdated, Restored
 from milepost.session import history
 from milepost.session.archive import Archive
+from milepost.session.aside import running_loop
 from milepost.session.keeper import Keeper
 from milepost.session.outputs import Outputs
 from milepost.session.turn import Site, Turn
@@ -300,8 +301,9 @@ class Writer:
         except MilepostError:
             if self._broken is None and self._failure is None:
                 self._attention = True  # the journal is as it was, the outputs are not yet
-                self.outputs.take_back(self.state)
-                self._attention = False
+                if running_loop() is None:  # which must not wait for their sync; the next call does
+                    self.outputs.take_back(self.state)
+                    self._attention = False
             raise
 
     def _fold(self, event: BatchEvent) -> None:
@@ -320,7 +322,7 @@ class Writer:
         elif durable:
             self.check_turn()  # a call that must be refused should leave nothing behind
         # Set before and taken back after: whatever interrupts in between is mended by `_attend`.
-        self._attention = True
+        before, self._attention = self._attention, True
         try:
             journal.append(payloads, last)
             if durable or self._disk:
@@ -336,7 +338,7 @@ class Writer:
                 # Its record is in the file or waits for it, and must not count: it is left behind.
                 self._broken = str(error)
             else:
-                self._attention = False  # the journal is as it was
+                self._attention = before  # the journal is as it was; rows may not be
             raise
 
     def _begin_journal(self) -> JournalWriter:
@@ -705,7 +707,7 @@ class Writer:
 
 def damaged(site: Site, loaded: history.Loaded) -> DamagedError:
     """The refusal to write a session of which acknowledged work is missing."""
-    lost = [finding for finding in loaded.findings if finding.is_error]
+    lost = [each for each in loaded.findings if each.is_error] or loaded.findings
     reasons = "; ".join(finding.message for finding in lost[:3])
     return DamagedError(
         f"session {site.name!r} is damaged: {reasons}",

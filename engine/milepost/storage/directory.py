@@ -83,6 +83,17 @@ class Translated:
             raise _storage_error(error, self._operation, self._path) from error
 
 
+def sync_names(system: Syscalls, folder: str) -> None:
+    """Make the names in a folder durable, as far as its file system does that at all."""
+    try:
+        system.sync_folder(folder)
+    except OSError as error:
+        if error.errno in _NO_FOLDER_SYNC:
+            logger.debug("%s: the file system has no folder fsync (%s)", folder, error.strerror)
+            return
+        raise _storage_error(error, "fsync", folder) from error
+
+
 def _storage_error(error: OSError, operation: str, path: str) -> StorageError:
     reason = error.strerror or str(error)
     if error.errno in _FULL:
@@ -489,13 +500,7 @@ class LocalDirectory:
                 self.sync_folder(path)
 
     def _sync_folder(self, full: str) -> None:
-        try:
-            self.system.sync_folder(full)
-        except OSError as error:
-            if error.errno in _NO_FOLDER_SYNC:
-                logger.debug("%s: the file system has no folder fsync (%s)", full, error.strerror)
-                return
-            raise _storage_error(error, "fsync", full) from error
+        sync_names(self.system, full)
 
     def _discard(self, path: str) -> None:
         with suppress(OSError):

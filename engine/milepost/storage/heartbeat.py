@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import msgspec
 
 from milepost.errors import StorageError, SupersededError
+from milepost.storage.directory import Translated
 from milepost.storage.lease import epoch_of, newest_lease
 
 if TYPE_CHECKING:
@@ -163,10 +164,9 @@ class Heartbeat:
         status = self._folder.stat()
         if status is None or status.inode != self._inode:
             raise gone(self._folder)
-        try:
+        names: list[str] = []
+        with Translated("list", self._leases), suppress(FileNotFoundError, NotADirectoryError):
             names = os.listdir(self._leases)
-        except OSError:
-            names = []
         if names and names == self._names:
             return
         highest = max(map(epoch_of, names), default=0)

@@ -13,17 +13,24 @@ Source: FORMAT.md, "Outputs".
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import zlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakSet
 
-from milepost.errors import DamagedError, DurabilityLostError
-from milepost.storage.directory import AppendedFile, Translated
+from milepost.errors import DamagedError, DurabilityLostError, OutputError
+from milepost.storage.directory import AppendedFile, Translated, sync_names
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from milepost.storage.syscalls import Syscalls
+
+fcntl: Any = None
+with contextlib.suppress(ImportError):  # on Windows nobody else can move or replace it
+    import fcntl
 
 _READ_BYTES: Final = 1 << 20
 
@@ -47,6 +54,7 @@ class OutputFile:
 
     Attributes:
         path: Where it is, absolute.
+        users: Who may still write to it.
     """
 
     def __init__(self, path: str, system: Syscalls) -> None:
@@ -64,6 +72,7 @@ class OutputFile:
         self._changes = 1
         self._changes_synced = 0
         self._is_name_sure = False
+        self.users: WeakSet[Any] = WeakSet()
 
     def found_bytes(self) -> int:
         """How long it is just now."""
@@ -84,12 +93,15 @@ class OutputFile:
         Errors: `DamagedError` where the file does not have these rows, or goes on with bytes of
             somebody else.
         """
+        self._lock()
         found = self.found_bytes()
         if found < length_bytes:
             raise self._changed(
                 f"has {found:,} bytes, and {length_bytes:,} of it were acknowledged"
             )
-        if _checksum(self._descriptor, start_bytes, length_bytes) != checksum:
+        with Translated("read", self.path):
+            known = _checksum(self._descriptor, start_bytes, length_bytes)
+        if known != checksum:
             raise self._changed(
                 f"is not what it was: bytes {start_bytes:,} to {length_bytes:,} are different ones"
             )
@@ -109,6 +121,30 @@ class OutputFile:
                 self._system.truncate(self._descriptor, length_bytes)
         self._ends_at(length_bytes)
         return found - length_bytes
+
+    def begin(self) -> None:
+        """Take a file that is nobody's. Errors: `OutputError` where it holds something."""
+        self._lock()
+        if found := self.found_bytes():
+            raise OutputError(
+                f"the output {self.path} has {found:,} bytes that this session did not"
+                " write, or wrote before it was begun anew or restored",
+                hint="move the file away, or use another name",
+            )
+
+    def _lock(self) -> None:
+        """Keep other sessions out for as long as it is open, where the file system can."""
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
+                return  # it has no such locks; each append looks at the length
+            raise OutputError(
+                f"the output {self.path} is being written by another session",
+                hint="use another name, or wait until that one has ended",
+            ) from error
 
     def append(self, data: bytes) -> None:
         """Write all of it at the end, or nothing.
@@ -175,8 +211,7 @@ class OutputFile:
         except DurabilityLostError as error:
             raise self._lost() from error
         if not self._is_name_sure:
-            with Translated("fsync", self.path):
-                self._system.sync_folder(self._folder)
+            sync_names(self._system, self._folder)
             self._is_name_sure = True
         self._changes_synced = changes
 

@@ -11,6 +11,9 @@ import errno
 import os
 import pickle
 import shutil
+import sys
+import threading
+import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +33,7 @@ from milepost.errors import (
 from milepost.model.state import Execution, SessionState
 from milepost.session.outputs import Slip, all_ended, in_function
 from milepost.session.writer import Writer
+from milepost.storage import output
 from milepost.storage.directory import LocalDirectory
 from milepost.types import Outcome
 from support.faults import in_child
@@ -826,7 +830,31 @@ def test_a_program_that_changes_its_folder_is_told_nothing(
     assert (tmp_path / "second" / "rows.txt").exists()
 
 
-def test_two_sessions_on_one_file_are_noticed(tmp_path: Path, rows: Path) -> None:
+@pytest.mark.skipif(os.name == "nt", reason="Windows itself keeps what is open from others")
+def test_while_one_session_has_a_file_open_another_is_refused(tmp_path: Path, rows: Path) -> None:
+    store = store_in(tmp_path)
+    one = milepost.resume(["a"], "one", store=store, progress=False)
+    one.open(rows)
+    two = milepost.resume(["c"], "two", store=store, progress=False)
+    with pytest.raises(OutputError, match="is being written by another session"):
+        two.open(rows)
+    one.close()
+    two.open(rows)
+    two.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_two_sessions_on_one_file_are_noticed_without_locks_too(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    class NoLocks:
+        LOCK_EX = LOCK_NB = 0
+
+        @staticmethod
+        def flock(*_: int) -> None:
+            raise OSError(number, "no locks")
+
+    monkeypatch.setattr(output, "fcntl", NoLocks)
     store = store_in(tmp_path)
     one = milepost.resume(["a", "b"], "one", store=store, progress=False)
     two = milepost.resume(["c", "d"], "two", store=store, progress=False)
@@ -1052,3 +1080,147 @@ def test_what_could_not_be_acknowledged_with_its_rows_is_not_without(
     moved.rename(rows)
     run(moves=False)
     assert sorted(rows.read_text().split(), key=int) == [str(each) for each in range(60)]
+
+
+# Files and names.
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_second_name_of_a_file_is_refused_before_anything_is_cut(
+    tmp_path: Path, rows: Path, link: Callable[[Path, Path], None], *, is_open: bool
+) -> None:
+    some(tmp_path, rows, 2)
+    link(rows, tmp_path / "second")
+    items = crawl(tmp_path, "abcdefgh")
+    if is_open:
+        items.open(rows)
+    with pytest.raises(OutputError, match="is the same file as"):
+        items.open(tmp_path / "second")
+    items.close()
+    assert rows.read_bytes() == b"ab"
+
+
+def test_files_that_nobody_writes_any_more_are_closed(tmp_path: Path) -> None:
+    items = crawl(tmp_path, "abcd")
+    kept = items.open(tmp_path / "kept")
+    for number, item in enumerate(items):
+        for each in range(50):
+            items.open(tmp_path / f"rows-{number}-{each}").write(item)  # nobody holds it
+        kept.write(item)
+        assert len(items.session.outputs._files) <= 64 + 2 * 50
+        assert items.open(tmp_path / "rows-0-0").path.endswith("rows-0-0")
+    assert {path.read_bytes() for path in tmp_path.glob("rows-3-*")} == {b"d"}
+    assert {path.read_bytes() for path in tmp_path.glob("rows-0-*")} == {b"a"}
+    assert kept.path == str(tmp_path / "kept")
+    assert (tmp_path / "kept").read_bytes() == b"abcd"
+
+
+def test_a_file_system_without_folder_syncs(tmp_path: Path, rows: Path) -> None:
+    system = Recording(str(tmp_path))
+    system.failing["fsync-folder"] = errno.EINVAL
+    items = milepost.resume("ab", "crawl", store=store_in(tmp_path, system), progress=False)
+    out = items.open(rows)
+    for item in items:
+        out.write(item)
+    assert rows.read_bytes() == b"ab"
+    assert "fsync-folder ." in system.calls
+
+
+def test_a_file_that_cannot_be_read_is_told_as_ours(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    some(tmp_path, rows, 2)
+
+    def fail(*_: int) -> bytes:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(output, "_read_at", fail)
+    items = crawl(tmp_path, "abcd")
+    with pytest.raises(milepost.StorageError, match="cannot read"):
+        items.open(rows)
+    items.close()
+    with pytest.raises(OutputError, match="zero byte"):
+        crawl(tmp_path, "abcd").open("a\0b")
+
+
+# Rows from threads of the body.
+
+
+def test_the_first_rows_of_an_item_from_two_threads(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(outputs: Any) -> Slip:
+        time.sleep(0.05)
+        return Slip(outputs)
+
+    monkeypatch.setattr("milepost.session.items.Slip", slow)
+    items = crawl(tmp_path, "a")
+    out = items.open(rows)
+    for _ in items:
+        with ThreadPoolExecutor(2) as pool:
+            for call in [pool.submit(out.write, "x"), pool.submit(out.write, "y")]:
+                call.result()
+    assert sorted(rows.read_text()) == ["x", "y"]
+
+
+def test_a_row_is_in_the_file_or_refused_while_the_loop_goes_on(tmp_path: Path, rows: Path) -> None:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    is_over = threading.Event()
+    try:
+        taken: list[int] = []
+        items = milepost.resume(range(1000), "crawl", store=store_in(tmp_path), progress=False)
+        out = items.open(rows)
+
+        def write() -> None:
+            number = 0
+            while not is_over.is_set():
+                number += 1
+                with contextlib.suppress(ClosedError):
+                    out.write(f"{number}\n")
+                    taken.append(number)
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        for item in items:
+            if item == 998:
+                is_over.set()
+                thread.join()
+        assert [int(row) for row in rows.read_text().split()] == taken
+    finally:
+        is_over.set()
+        sys.setswitchinterval(before)
+
+
+def test_an_event_loop_waits_for_no_disk_when_a_row_cannot_be_written(
+    tmp_path: Path, rows: Path
+) -> None:
+    system = Recording(str(tmp_path))
+    synced_here: list[str] = []
+    plain = system.sync
+
+    def sync(descriptor: int) -> None:
+        if is_full and threading.current_thread() is threading.main_thread():
+            synced_here.append("sync")
+        plain(descriptor)
+
+    is_full = False
+    system.sync = sync  # type: ignore[method-assign]
+
+    async def main() -> None:
+        nonlocal is_full
+        items = milepost.resume("abc", "crawl", store=store_in(tmp_path, system), progress=False)
+        out = await items.aopen(rows)
+        with pytest.raises(milepost.StorageFullError):
+            async for item in items:
+                out.write(item)
+                if item == "b":
+                    is_full, system.room = True, 0
+        system.room = None
+
+    asyncio.run(main())
+    assert not synced_here
+    assert rows.read_bytes() == b"a"
+    some(tmp_path, rows, 9)
+    assert rows.read_bytes() == b"abcdefgh"
