@@ -342,15 +342,30 @@ def _positions(state: milepost.SessionState) -> list[dict[str, Any]]:
 
 
 def _outputs(store: milepost.Store, state: milepost.SessionState) -> list[dict[str, Any]]:
-    """The files that rows go to, and how many of their bytes are acknowledged."""
+    """The files that rows go to, how many of their bytes are acknowledged, and how many there are.
+
+    `found_bytes` is `None` for a file that is not there.
+    """
     return [
         {
-            "path": os.path.normpath(os.path.join(store.path, *rows.path.split("/"))),
+            "path": _path_of(store, rows.path),
             "name": rows.path,
             "acknowledged_bytes": rows.length_bytes,
+            "found_bytes": _size_of(_path_of(store, rows.path)),
         }
         for rows in state.outputs.values()
     ]
+
+
+def _path_of(store: milepost.Store, name: str) -> str:
+    return os.path.normpath(os.path.join(store.path, *name.split("/")))
+
+
+def _size_of(path: str) -> int | None:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return None
 
 
 def left_behind(

@@ -59,6 +59,8 @@ def run_again(state: milepost.SessionState, *, store_option: str | None) -> str 
         words = program + (f" --store {shlex.quote(store_option)}" if store_option else "")
     else:
         words = f"python {shlex.quote(program)}" if program.endswith(".py") else program
+        if store_option:
+            words = f"MILEPOST_STORE={shlex.quote(store_option)} {words}"
     words += noted[len(program) :]
     # One that never ran, was begun anew or has ended is run in any case.
     is_unfinished = state.has_run and state.outcome is None

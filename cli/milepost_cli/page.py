@@ -151,7 +151,14 @@ def _position(place: dict[str, Any]) -> str:
 
 
 def _output(rows: dict[str, Any]) -> str:
-    return f"{safe(rows['path'])}: {counted(rows['acknowledged_bytes'], 'byte')} acknowledged"
+    known, found = rows["acknowledged_bytes"], rows["found_bytes"]
+    line = f"{safe(rows['path'])}: {counted(known, 'byte')} acknowledged"
+    if known and found is None:
+        return f"{line}; {output.style('GONE', 'red')}: put it back"
+    if known and found < known:
+        is_there = "only " + counted(found, "byte") + (" is" if found == 1 else " are") + " there"
+        return f"{line}; {output.style('DAMAGED', 'red')}: {is_there}: put it back"
+    return line
 
 
 def _last_event(told: dict[str, Any]) -> str:

@@ -370,6 +370,7 @@ def test_growing_work_is_told_as_the_least_that_it_is(growing: str, folder: Path
             "path": str(folder.parent / "rows.txt"),
             "name": "../rows.txt",
             "acknowledged_bytes": 6,
+            "found_bytes": 6,
         }
     ]
     (batch,) = told["batch_list"]
@@ -379,7 +380,14 @@ def test_growing_work_is_told_as_the_least_that_it_is(growing: str, folder: Path
     assert "1 completed; 1 failed, at least 3 pending in batches that were begun" in text
     assert re.search(r"of work; at least \S+ left", text)
     assert 'params      {"model": "big"}' in text
-    assert f"outputs     {folder.parent}/rows.txt: 6 bytes acknowledged" in text
+    rows = folder.parent / "rows.txt"
+    assert f"outputs     {rows}: 6 bytes acknowledged\n" in text
+    rows.write_text("abc")
+    text = run("show", growing, "-s", folder).out
+    assert f"{rows}: 6 bytes acknowledged; DAMAGED: only 3 bytes are there" in text
+    rows.unlink()
+    text = run("show", growing, "-s", folder).out
+    assert f"{rows}: 6 bytes acknowledged; GONE: put it back" in text
     assert "1 of at least 5 items, 1 failed" in text
     assert "position" not in text
 
@@ -448,10 +456,10 @@ def test_retry_is_next_where_a_run_would_not_try_again(store: milepost.Store, fo
 @pytest.mark.parametrize(
     ("program", "expected"),
     [
-        ("crawl.py", "python crawl.py"),
-        ("a b.py …", "python 'a b.py' …"),
-        ("my-crawl", "my-crawl"),
-        ("python -m crawl …", "python -m crawl …"),
+        ("crawl.py", "MILEPOST_STORE={} python crawl.py"),
+        ("a b.py …", "MILEPOST_STORE={} python 'a b.py' …"),
+        ("my-crawl", "MILEPOST_STORE={} my-crawl"),
+        ("python -m crawl …", "MILEPOST_STORE={} python -m crawl …"),
         ("", None),
         ("-c", None),
         ("-c …", None),
@@ -464,7 +472,7 @@ def test_the_next_command_is_what_ran_it_last(
         pass
     told = run("show", "s", "-s", folder, "--json").json
     assert told["status"] == "stopped"
-    assert told["next_command"] == expected
+    assert told["next_command"] == (expected and expected.format(folder))
 
 
 def test_error_messages_cannot_act_on_the_terminal(folder: Path, failed: str) -> None:

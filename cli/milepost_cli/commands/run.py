@@ -116,7 +116,7 @@ def _run_here(target: str, how: dict[str, Any]) -> int:
         job = loading.job_of(target)
         result = _run(
             job,
-            store=_store(job, target),
+            store=_store(job, target, how),
             progress=False if as_json else progress.factory(),
             **how,
         )
@@ -140,11 +140,11 @@ def _run(job: loading.AnyJob, **how: Any) -> milepost.JobResult:
         raise UserCodeError(message, error) from error
 
 
-def _store(job: loading.AnyJob, target: str) -> milepost.Store:
+def _store(job: loading.AnyJob, target: str, how: dict[str, Any]) -> milepost.Store:
     """The store of `--store`, else the job's own; it notes how to run this again."""
     place = options.store_path() or job.store
     if isinstance(place, milepost.Store):
         return place
     # An absolute path would mean nothing where the store is copied to.
     typed = os.path.basename(target) if os.path.isabs(target) else target
-    return milepost.Store(place, program=f"milepost run {shlex.quote(typed)}")
+    return milepost.Store(place, program=shlex.join(["milepost", "run", typed, *_typed(how)]))

@@ -20,7 +20,7 @@ from milepost.session.host import StopRequested
 from milepost.session.mapping import is_async
 from milepost.session.stops import is_stop_within
 from milepost.work.executors import Threads
-from milepost.work.returned import check_returned
+from milepost.work.returned import check_body
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Generator
@@ -112,7 +112,7 @@ class AsyncRunner(Runner):
             if not is_stop_within(error, self._session):
                 raise
             raise StopRequested from None
-        check_returned(returned, f"the function of batch {batch.key!r}")
+        check_body(returned, f"the function of batch {batch.key!r}")
 
     def _run_plain(self, batch: Batch) -> None:
         try:

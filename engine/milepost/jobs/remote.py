@@ -113,6 +113,7 @@ class Remote:
         self._engine = Engine(executor, workers)
         self._gate = Gate()
         self._faults: list[Exception] = []
+        self._has_left_calls = False
         self._engine.make()
 
     def is_fault(self, error: Exception) -> bool:
@@ -194,13 +195,14 @@ class Remote:
         except OutageError:
             raise  # nobody is there to be told
         except BaseException:
-            future.cancel()  # in an executor that was lent it would begin after the run
+            if not future.cancel():  # in an executor that was lent it would begin after the run
+                self._has_left_calls = True
             raise
         self._engine.refuse_dropped(future)
 
     def close(self) -> None:
         """Leave the executor; one made here is shut down, and what it still runs is cut."""
-        self._engine.close(wait=not self._gate.is_busy)
+        self._engine.close(wait=not (self._gate.is_busy or self._has_left_calls))
 
 
 def _updates(batch: Batch, outcomes: Any) -> list[ItemUpdate]:

@@ -34,7 +34,7 @@ from milepost.session.outcomes import Retry, Skip
 from milepost.session.stops import is_stop_within
 from milepost.text import counted, say
 from milepost.types import BatchStatus, ItemStatus, Key, Outcome
-from milepost.work.returned import check_returned
+from milepost.work.returned import check_body
 
 if TYPE_CHECKING:
     import os
@@ -255,7 +255,7 @@ class Runner:
             if not is_stop_within(error, self._session):
                 raise
             raise StopRequested from None
-        check_returned(returned, f"the function of batch {batch.key!r}")
+        check_body(returned, f"the function of batch {batch.key!r}")
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds

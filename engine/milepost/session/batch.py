@@ -183,8 +183,8 @@ class Batch:
         if any(change.status is ItemStatus.PENDING for change in changes):
             self.loops.times_put_down += 1
 
-    def advance(self, done: Key | None, taken: Key | None) -> None:
-        """One item done, the next one in hand, in one record. For loops over items."""
+    def advance(self, done: Key | None, taken: Key | None, number: int = 0) -> None:
+        """One item done, the next one in hand, in one record. For the loop of this number."""
         writer = self._writer
         with writer.lock:
             writer.ready()
@@ -199,6 +199,8 @@ class Batch:
                     taken,
                 )
             )
+            if done is not None and self.loops.have_doubled:
+                self.loops.note_ended((done,), number)
         if taken is not None:
             self.loops.note_taken((taken,))
 
@@ -213,21 +215,43 @@ class Batch:
             return e.ItemChange(key, status, message)
         return e.ItemChange(key, status, message, error_type, recoverable)
 
-    def end_items(self, changes: list[e.ItemChange], taken: list[Key], slips: list[Slip]) -> None:
-        """Items changed, others taken, with their rows, in one record. For loops over items."""
+    def _first_rows(self, slips: list[Slip]) -> list[Slip]:
+        """The rows of these items, but for what is done with another loop's."""
+        if not self.loops.have_doubled:
+            return slips
+        batch, is_another_s = self._require_active(), self.loops.is_ended_by_another
+        return [
+            slip
+            for slip in slips
+            if not slip.keys
+            or not all(batch.is_done(key) and is_another_s(key, slip.loop) for key in slip.keys)
+        ]
+
+    def _note_ended(self, changes: list[e.ItemChange], number: int) -> None:
+        if self.loops.have_doubled:
+            ended = (each.key for each in changes if each.status is ItemStatus.COMPLETED)
+            self.loops.note_ended(ended, number)
+
+    def end_items(
+        self,
+        changes: list[e.ItemChange],
+        taken: list[Key],
+        slips: list[Slip],
+        number: int = 0,
+    ) -> None:
+        """Items changed, others taken, with their rows, in one record.
+
+        For the loop of this `number`.
+        """
         writer = self._writer
         with writer.lock:
             writer.ready()
             self._require_items()
-            # Of an item that two loops had in hand, only the first end has rows.
-            loops = self.loops
-            slips = [each for each in slips if not loops.is_ended_by_another(each.keys, each.loop)]
             writer.commit_with_rows(
                 e.ItemsEnded(writer.next_sequence, writer.now_ns(), self.number, changes, taken),
-                slips,
+                self._first_rows(slips),
             )
-            for slip in slips:
-                loops.note_ended(slip.keys, slip.loop)
+            self._note_ended(changes, number)
         self.loops.note_taken(taken)
 
     def put_down(self, keys: Collection[Key]) -> None:
@@ -292,11 +316,12 @@ class Batch:
             mark = feed.latest_mark(through if all(in_order) else position)
             if mark is not None and mark[0] == through and all(in_order):
                 advanced = self._positions(through, mark[1], len(taken))
-                writer.commit_with_rows(advanced, slips)
+                writer.commit_with_rows(advanced, self._first_rows(slips))
+                self._note_ended(changes, feed.number)
                 self.loops.note_taken(taken)
                 return
             if changes or taken:
-                self.end_items(changes, taken, slips)
+                self.end_items(changes, taken, slips, feed.number)
             mark = feed.latest_mark(batch.position) or mark
             if mark is not None and mark[0] > batch.digested:
                 writer.commit(self._positions(*mark, 0))

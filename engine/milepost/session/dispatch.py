@@ -13,12 +13,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 from collections import deque
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
-from milepost.errors import OutageError
+from milepost.errors import MilepostError, OutageError
 from milepost.model.events import ItemChange
 from milepost.session.feed import Feed, PositionFeed, Taken
 from milepost.session.outcomes import Retry, Skip
@@ -103,6 +104,7 @@ class Dispatch(Generic[T]):
         self._taken: list[Key] = []
         self._slips: list[Slip] = []
         self._has_failed = False
+        self._is_left = False
 
     # What may begin.
 
@@ -257,7 +259,7 @@ class Dispatch(Generic[T]):
                 kind = BatchErrorType.UNKNOWN_ERROR
                 change = ItemChange(ticket.key, ItemStatus.FAILED, message, kind, False)
                 self._changes.append(change)
-                del self._in_hand[ticket.key]
+                self._in_hand.pop(ticket.key, None)
                 self._count_failure(ticket.key, error)
             else:
                 self._alone.append(ticket)
@@ -283,7 +285,14 @@ class Dispatch(Generic[T]):
         self, ticket: Ticket[T], status: ItemStatus, error: str | BaseException | None
     ) -> None:
         self._changes.append(self._batch.change(ticket.key, status, error))
-        del self._in_hand[ticket.key]
+        self._in_hand.pop(ticket.key, None)  # it may be left just now
+
+    def is_within(self, slip: Slip | None) -> bool:
+        """Whether these are the rows of an item in hand, or of one that its function runs."""
+        own = {id(ticket.slip) for ticket in tuple(self._in_hand.values())}
+        while slip is not None and id(slip) not in own:
+            slip = slip.outer
+        return slip is not None
 
     # Recording.
 
@@ -291,9 +300,9 @@ class Dispatch(Generic[T]):
         """Record what ended and what was begun since the last time.
 
         After one that failed this does nothing: its rows are missing, and what it was to record is
-        given up with what is in hand.
+        given up with what is in hand. So it does once the loop was left.
         """
-        if self._has_failed:
+        if self._has_failed or self._is_left:
             return
         self._has_failed = True  # until it is known that it has not
         try:
@@ -301,6 +310,9 @@ class Dispatch(Generic[T]):
         except BaseException:
             self._feed.release(self._taken)
             raise
+        if self._is_left:  # by another thread or task, which saw nothing of these yet
+            with contextlib.suppress(MilepostError):  # its session has ended
+                self._batch.put_down(self._taken)
         for slip in self._slips:
             slip.close()
         self._changes, self._taken, self._slips = [], [], []
@@ -314,10 +326,11 @@ class Dispatch(Generic[T]):
             if changes or taken:
                 self._batch.advance_positions(changes, taken, slips, feed)
         elif changes or taken:
-            self._batch.end_items(changes, taken, slips)
+            self._batch.end_items(changes, taken, slips, feed.number)
 
     def put_down(self) -> list[Key]:
         """What is in hand is given up: late rows of it are refused. Returns what that was."""
+        self._is_left = True
         in_hand, self._in_hand = self._in_hand, {}
         for ticket in in_hand.values():
             ticket.slip.close()

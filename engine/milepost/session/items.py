@@ -212,7 +212,9 @@ class Items(Workload[T]):
     def _record(self, batch: Batch, done: tuple[Key, ...], taken: list[Taken[T]]) -> None:
         if self._slip is None and not self._verdicts and self._is_one_by_one:
             # The hot path: one record of a few bytes.
-            batch.advance(done[0] if done else None, taken[0].key if taken else None)
+            batch.advance(
+                done[0] if done else None, taken[0].key if taken else None, self._host.number
+            )
             return
         slip, self._slip = self._slip, None
         verdicts, self._verdicts = self._verdicts, {}
@@ -222,12 +224,13 @@ class Items(Workload[T]):
         if all(change.status is not ItemStatus.COMPLETED for change in changes):
             slip = None  # what is not completed leaves no row
         if slip is not None:
-            slip.keys, slip.loop = done, self._host.number
+            slip.loop = self._host.number
+            slip.keys = tuple(each.key for each in changes if each.status is ItemStatus.COMPLETED)
         slips = [slip] if slip is not None else []
         if isinstance(feed, PositionFeed):
             batch.advance_positions(changes, keys, slips, feed)
         else:
-            batch.end_items(changes, keys, slips)
+            batch.end_items(changes, keys, slips, self._host.number)
 
     # Outputs, leaving.
 

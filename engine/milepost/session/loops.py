@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 from milepost.session.aside import working_task, working_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable
 
     from milepost.types import Key
 
@@ -28,7 +28,7 @@ class Loops:
         self._claims: dict[Key, object] = {}
         self._owners: set[tuple[int, int]] = set()
         self._taken_over: dict[Key, int] = {}
-        self._ended_by: dict[Key, int] = {}
+        self._ended_by: dict[Key, int | None] = {}
         self._numbers = count(1)
         self.times_put_down = 0
         self.found_again: list[Key] = []
@@ -78,26 +78,29 @@ class Loops:
         """The loop of this number takes what another one has in hand, or had when it was left."""
         self._left_in_hand.discard(key)
         self._taken_over[key] = number
-        self._ended_by.pop(key, None)
+        self._ended_by[key] = None
 
     def take_anew(self, key: Key) -> None:
         """It waited: whoever takes it now takes it from nobody."""
         self._left_in_hand.discard(key)
         self._taken_over.pop(key, None)
-        self._ended_by.pop(key, None)
 
-    def is_ended_by_another(self, keys: Collection[Key], number: int) -> bool:
-        """Whether all of these were worked on by two loops, and the other one ended them.
+    # Of what was ever in the hands of two loops, the first end counts, with its rows or without.
 
-        Then they have their rows.
-        """
-        return bool(keys) and all(self._ended_by.get(key, number) != number for key in keys)
+    @property
+    def have_doubled(self) -> bool:
+        """Whether two loops ever had the same item in hand."""
+        return bool(self._ended_by)
+
+    def is_ended_by_another(self, key: Key, number: int) -> bool:
+        """Whether the item, which is done, was in the hands of two, and the other one ended it."""
+        return self._ended_by.get(key) not in {None, number}
 
     def note_ended(self, keys: Iterable[Key], number: int) -> None:
         """The loop of this number ended these, and that is recorded."""
         for key in keys:
-            if key in self._taken_over:
-                self._ended_by.setdefault(key, number)
+            if self._ended_by.get(key, number) is None:
+                self._ended_by[key] = number
 
     def parted(self, keys: Iterable[Key], number: int) -> tuple[list[Key], list[Key]]:
         """Of what a loop had in hand: what is still its own, and what another one took over."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Collection, Iterable
 
     from milepost.session.async_mapping import AsyncMapped
+    from milepost.session.batch import Batch
     from milepost.session.feed import Feed, Taken
     from milepost.types import Key
     from milepost.work.pool import ExecutorOrFactory
@@ -71,12 +72,13 @@ class Mapping(Workload[T], Generic[T, R]):
         self._shown: Ticket[T] | None = None
         self._has_more = True
         self._source_error: Exception | None = None
+        self._make_ready: Callable[[], None] | None = None
 
     def _dispatcher(self, feed: Feed[T]) -> Dispatch[T]:
         if self._dispatch is None:
             batch = self._owned()
             # Not a method of this object: it would keep itself alive when the loop lets go of it.
-            begin = partial(self._host.begin, batch, self._total)
+            begin = partial(_begin, self._make_ready, self._host, batch, self._total)
             self._dispatch = Dispatch(batch, feed, self._rules, begin)
         return self._dispatch
 
@@ -172,6 +174,7 @@ class Mapped(Mapping[T, R]):
         super().__init__(host, source, rules, key=key, total=total)
         self._function = function
         self._pool = Pool(executor, rules.workers)
+        self._make_ready = self._pool.make
 
     def __iter__(self) -> Mapped[T, R]:
         return self
@@ -302,7 +305,9 @@ class Mapped(Mapping[T, R]):
         dispatch.broke(broken, error, self._pool.prove)
 
     def _let_go(self, *, wait: bool) -> None:
-        self._pool.close(wait=wait)
+        # One of our own functions would wait for itself.
+        is_own = self._dispatch is not None and self._dispatch.is_within(in_function.get())
+        self._pool.close(wait=wait and not is_own)
 
     def _close(self, error: BaseException | None, *, on_purpose: bool) -> None:
         try:
@@ -310,6 +315,15 @@ class Mapped(Mapping[T, R]):
             self._let_go(wait=error is None or isinstance(error, Exception))
         finally:
             super()._close(error, on_purpose=on_purpose)
+
+
+def _begin(
+    make_ready: Callable[[], None] | None, host: Host, batch: Batch, total: int | None
+) -> None:
+    """Begin the run, once there is something that can run its items."""
+    if make_ready is not None:
+        make_ready()
+    host.begin(batch, total)
 
 
 def _run_with_slip(slip: Slip, function: Callable[[T], R], item: T) -> R:

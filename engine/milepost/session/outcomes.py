@@ -28,7 +28,8 @@ class Retry(Exception):  # noqa: N818  # it is no error, and the name is the pub
 
     def __init__(self, reason: str = "", *, after: float | None = None) -> None:
         super().__init__(reason)
-        if isinstance(after, bool) or (after is not None and not 0 <= after <= AFTER_SECONDS_MAX):
+        is_number = isinstance(after, (int, float)) and not isinstance(after, bool)
+        if after is not None and not (is_number and 0 <= after <= AFTER_SECONDS_MAX):
             raise ConfigurationError(
                 f"after is {after!r}; it must be from 0 to {AFTER_SECONDS_MAX:,} seconds"
             )

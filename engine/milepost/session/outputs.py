@@ -261,16 +261,31 @@ class Outputs:
         file = OutputFile(full, self._system)
         try:
             if rows is not None:
-                file.cut_back(
+                file.cut_bytes = file.cut_back(
                     rows.start_bytes, rows.length_bytes, rows.checksum, may_be_ours=may_be_ours
                 )
             else:
-                file.begin()
+                try:
+                    file.begin()
+                except OutputError as error:
+                    if lost := self._lost_namesake(full, state):
+                        error.hint = (
+                            f"this session wrote {lost}, which is not there any more: if this is"
+                            " that file, move it there; else use another name"
+                        )
+                    raise
         except BaseException:
             file.close()
             raise
         self._files[name] = file
         return file
+
+    def _lost_namesake(self, full: str, state: SessionState) -> str | None:
+        """The place of a known output of this name that is gone: it may have been moved."""
+        base = os.path.basename(full)
+        places = (_path_of(self._store, name) for name in state.outputs)
+        known = (path for path in places if os.path.basename(path) == base)
+        return next((path for path in known if not os.path.exists(path)), None)
 
     def _close_unused(self) -> None:
         """Have no more files open than are written, where they are many."""

@@ -40,7 +40,7 @@ from milepost.session.subscription import EVENT_BUFFER, Subscription
 from milepost.snapshots import checkpoints, retention
 from milepost.storage.location import command
 from milepost.storage.values import copied, plain_value
-from milepost.text import error_text, say
+from milepost.text import counted, error_text, say
 from milepost.types import (
     BatchErrorType,
     BatchStatus,
@@ -481,6 +481,11 @@ class Session:
                     writer.commit(
                         e.OutputOpened(writer.next_sequence, writer.now_ns(), e.NO_BATCH, name),
                         durable=True,
+                    )
+                if file.cut_bytes:
+                    say(
+                        f"{self.name}: {counted(file.cut_bytes, 'byte')} behind the last"
+                        f" acknowledged row cut off: {full}"
                     )
                 if namesake is not None:
                     say(

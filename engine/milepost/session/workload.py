@@ -178,6 +178,9 @@ class Workload(Generic[T]):
         with self._once():
             if self._opened is None:
                 batch = self._batch = self._host.open()
+                if self._ended:  # it was closed meanwhile
+                    self._host.leave(None, (), on_purpose=True)
+                    self._refuse_when_closed()
                 key, number = self._key_of, self._host.number
                 feed: Feed[T] = (
                     PositionFeed(batch, number=number)
@@ -195,6 +198,7 @@ class Workload(Generic[T]):
         """Be ready to give items out, here in the thread that loops."""
         with self._once():
             if self._feed is None:
+                self._refuse_when_closed()
                 self._host.attach()
                 if isinstance(self._given, AsyncIterable):
                     self._async_source = aiter(self._given)
@@ -449,16 +453,16 @@ class Workload(Generic[T]):
     def _end(self) -> None:
         """All items were given out and acknowledged."""
         self._ended = True
-        self._put_down()
         try:
+            self._put_down()
             self._host.finish(self._owned(), self)
         finally:
             self._host.detach()
 
     async def _end_async(self) -> None:
         self._ended = True
-        self._put_down()
         try:
+            self._put_down()
             await aside(self._host.finish, self._owned(), self)
         finally:
             self._host.detach()
@@ -524,6 +528,7 @@ class Workload(Generic[T]):
         if error is not None and self._opened is not None:
             self._opened.release_all()
         if self._batch is None:
+            self._ended = True
             return None
         if not self._ended:
             self._ended = True

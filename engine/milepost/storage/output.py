@@ -55,6 +55,7 @@ class OutputFile:
     Attributes:
         path: Where it is, absolute.
         users: Who may still write to it.
+        cut_bytes: How many bytes behind its last row were cut off when it was taken up again.
     """
 
     def __init__(self, path: str, system: Syscalls) -> None:
@@ -72,6 +73,7 @@ class OutputFile:
         self._changes = 1
         self._changes_synced = 0
         self._is_name_sure = False
+        self.cut_bytes = 0
         self.users: WeakSet[Any] = WeakSet()
 
     def found_bytes(self) -> int:

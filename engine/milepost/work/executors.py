@@ -179,11 +179,10 @@ class Threads(Executor):
         self._threads: list[threading.Thread] = []
         self._idle = threading.Semaphore(0)
         self._is_closed = False
+        self._changing = threading.Lock()
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Have a call run in one of the threads."""
-        if self._is_closed:
-            raise RuntimeError("these threads were shut down")
         future: Future[Any] = Future()
 
         def call() -> None:
@@ -196,13 +195,16 @@ class Threads(Executor):
             else:
                 future.set_result(value)
 
-        if not self._idle.acquire(blocking=False) and len(self._threads) < self._workers:
-            thread = threading.Thread(
-                target=self._run, name=f"milepost-map-{len(self._threads)}", daemon=True
-            )
-            thread.start()  # where that fails, nothing was taken, and there is nobody to wait for
-            self._threads.append(thread)
-        self._calls.put(call)
+        with self._changing:  # a shutdown has a word for each thread that there is
+            if self._is_closed:
+                raise RuntimeError("these threads were shut down")
+            if not self._idle.acquire(blocking=False) and len(self._threads) < self._workers:
+                thread = threading.Thread(
+                    target=self._run, name=f"milepost-map-{len(self._threads)}", daemon=True
+                )
+                thread.start()  # where that fails, nothing was taken, and nobody is waited for
+                self._threads.append(thread)
+            self._calls.put(call)
         return future
 
     def _run(self) -> None:
@@ -213,13 +215,14 @@ class Threads(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls; with `wait`, return when what runs has ended."""
-        self._is_closed = True
-        if cancel_futures:
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    self._calls.get_nowait()
-        for _ in self._threads:
-            self._calls.put(None)
+        with self._changing:
+            self._is_closed = True
+            if cancel_futures:
+                with contextlib.suppress(queue.Empty):
+                    while True:
+                        self._calls.get_nowait()
+            for _ in self._threads:
+                self._calls.put(None)
         if wait:
             for thread in self._threads:
                 thread.join()

@@ -273,7 +273,10 @@ class Pool:
         self._engine = Engine(executor, workers)
         self._ended: queue.SimpleQueue[tuple[Any, Future[Any]]] = queue.SimpleQueue()
         self._running: dict[Any, Future[Any]] = {}
-        self._threads: set[int] = set()
+
+    def make(self) -> None:
+        """Make the executor now, so that what is wrong with it is no call's fault."""
+        self._engine.make()
 
     @property
     def runs_here(self) -> bool:
@@ -282,20 +285,9 @@ class Pool:
 
     def submit(self, token: Any, function: Callable[..., Any], *args: Any) -> None:
         """Have a call run; how it ends comes from `next_ended`."""
-        if self._engine.runs_here:
-            future = self._engine.submit(self._run, function, *args)
-        else:
-            future = self._engine.submit(function, *args)
+        future = self._engine.submit(function, *args)
         self._running[token] = future
         future.add_done_callback(lambda done: self._ended.put((token, done)))
-
-    def _run(self, function: Callable[..., Any], *args: Any) -> Any:
-        thread = threading.get_ident()
-        self._threads.add(thread)
-        try:
-            return function(*args)
-        finally:
-            self._threads.discard(thread)
 
     @property
     def has_ended(self) -> bool:
@@ -348,8 +340,6 @@ class Pool:
         """Start nothing more; with `wait`, return when what runs has ended."""
         # Threads that die with the interpreter do not go on while it ends: nobody waits for them.
         wait = wait and not sys.is_finalizing()
-        if threading.get_ident() in self._threads:
-            wait = False  # one of our own calls closes us, and would wait for itself
         running = list(self._running.values())
         self._running.clear()
         for future in running:

@@ -3,9 +3,32 @@
 from __future__ import annotations
 
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Final
+from typing import Final, cast
+
+from milepost.errors import ConfigurationError
+from milepost.types import ItemStatus
 
 _TO_BE_RUN: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
+
+
+def check_body(value: object, what: str) -> None:
+    """As `check_returned`; refuse outcomes of items, too: without an executor nobody records them.
+
+    Errors: also `ConfigurationError`.
+    """
+    check_returned(value, what)
+    first = value
+    if isinstance(value, dict):
+        first = next(iter(cast("dict[object, object]", value).values()), None)
+    elif isinstance(value, list):
+        first = next(iter(cast("list[object]", value)), None)
+    if isinstance(first, tuple):
+        first = next(iter(cast("tuple[object, ...]", first)[1:]), None)
+    if isinstance(first, ItemStatus):
+        raise ConfigurationError(
+            f"{what} returned what became of its items, which is recorded with an executor alone",
+            hint="run it with an executor, as with --executor threads; or go through batch.items()",
+        )
 
 
 def check_returned(value: object, what: str) -> None:

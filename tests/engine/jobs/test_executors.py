@@ -107,6 +107,57 @@ def make_something_else() -> Any:
     return 5
 
 
+def test_outcomes_that_nobody_would_record_are_refused(tmp_path: Path) -> None:
+    def outcomes(batch: Any) -> Any:
+        kinds = {"a": [("x", COMPLETED)], "b": {"x": COMPLETED}, "c": ("x", COMPLETED), "d": 5}
+        return kinds[batch.key]
+
+    async def outcomes_async(batch: Any) -> Any:
+        return outcomes(batch)
+
+    for number, function in enumerate((outcomes, outcomes_async)):
+        result = run(tmp_path / str(number), function=function)
+        assert sorted(result.failures) == ["a", "b", "c"]
+        assert "recorded with an executor alone" in result.failures["a"]
+    assert run(tmp_path / "s", "threads").completed == len(KEYS)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals to another process are not for Windows")
+def test_a_second_ctrl_c_waits_for_no_process_that_hangs(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        textwrap.dedent(
+            f"""
+            import milepost, os, pathlib, signal, threading, time
+
+            @milepost.job("work", batches=["a"], workers=1, store="s", executor="processes")
+            def work(batch):
+                pathlib.Path("begun").touch()
+                time.sleep({PATIENCE_SECONDS})
+
+            def interrupt():
+                while not os.path.exists("begun"):
+                    time.sleep(0.01)
+                for _ in range(2):
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(0.3)
+
+            if __name__ == "__main__":
+                threading.Thread(target=interrupt).start()
+                work.run(progress=False)
+            """
+        )
+    )
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+        timeout=PATIENCE_SECONDS / 2,
+    )
+    assert done.returncode in (130, -2)
+
+
 # What an executor does wrong.
 
 
@@ -322,6 +373,15 @@ def test_after_a_stop_a_break_begins_nothing_anew(tmp_path: Path, *, is_lent: bo
         run(tmp_path, make() if is_lent else make, workers=1)
     assert [len(each.calls) for each in made] == [1]
     goes_on(tmp_path)
+
+
+def test_a_map_begins_no_item_before_its_executor_is_made(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="cannot fork"):
+        for _ in milepost.map(
+            str, [1], "work", store=tmp_path, executor=fail_to_make, progress=False
+        ):
+            pass
+    assert not any(batch.items_known for batch in state_of(tmp_path).active_batches.values())
 
 
 @pytest.mark.parametrize("is_lent", [True, False])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import signal
 import sys
 import threading
 from collections import Counter
@@ -742,3 +743,93 @@ def test_what_was_chosen_where_a_loop_was_interrupted_is_another_s(
         with pytest.raises(KeyboardInterrupt):
             next(batch.map(str, ["a"]))
     assert list(pulled(batch.items(["a"]))) == ["a"]
+
+
+@pytest.mark.parametrize("key", [None, "position"])
+def test_an_item_of_two_loops_has_one_row_whoever_tries_it_again(
+    batch: milepost.Batch, tmp_path: Path, key: Any
+) -> None:
+    rows = tmp_path / "rows"
+    first, second = batch.items(["k"], key=key), batch.items(["k"], key=key)
+    next(first)
+    first.open(rows).write("first\n")
+    next(second)
+    second.close()
+    third = batch.items(["k"], key=key)
+    next(third)
+    third.open(rows).write("third\n")
+    for items in (third, first):
+        with contextlib.suppress(StopIteration):
+            next(items)
+    assert rows.read_text() == "third\n"
+
+
+def test_of_a_list_only_what_was_done_has_had_its_rows(
+    batch: milepost.Batch, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows"
+    first, second = batch.items(["k1", "k2"], chunk=2), batch.items(["k1"])
+    next(first)
+    next(second)
+    first.fail("no", key="k1")
+    first.open(rows).write("k2\n")
+    assert list(pulled(first)) in ([], [["k1"]])
+    second.open(rows).write("k1\n")
+    assert list(pulled(second)) == []
+    assert rows.read_text() == "k2\nk1\n"
+
+
+def test_what_a_map_chooses_while_it_is_closed_is_another_s(batch: milepost.Batch) -> None:
+    """A source that answers at once: what was chosen is recorded a moment later."""
+    made: list[Any] = []
+
+    def key(item: str) -> str:
+        if item == "c":
+            in_threads(made[0].close)
+        return item
+
+    made.append(batch.map(str, ["a", "b", "c"], key=key, workers=8))
+    with pytest.raises(milepost.ClosedError):
+        next(made[0])
+    assert list(pulled(batch.items(["a", "b", "c"]))) == ["a", "b", "c"]
+
+
+def test_a_loop_that_is_closed_while_it_opens_gives_out_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    items = milepost.resume("ab", "work", store=tmp_path / "s", progress=False)
+    opened = milepost.Store.session
+
+    def open_slowly(*args: Any, **options: Any) -> milepost.Session:
+        session = opened(*args, **options)
+        items.close()
+        return session
+
+    monkeypatch.setattr(milepost.Store, "session", open_slowly)
+    with pytest.raises(milepost.ClosedError):
+        next(items)
+    monkeypatch.undo()
+    assert signal.getsignal(signal.SIGINT) == before
+    again = milepost.resume("ab", "work", store=tmp_path / "s", progress=False)
+    assert list(pulled(again)) == ["a", "b"]
+
+
+def test_a_function_of_an_inner_map_may_close_the_outer_one(batch: milepost.Batch) -> None:
+    def run() -> None:
+        def inner(item: int) -> int:
+            outer.close()
+            return item
+
+        def function(item: int) -> int:
+            for _ in another.map(inner, [item]):
+                pass
+            return item
+
+        another = batch.session.start_batch("another")
+        outer = batch.map(function, [1], workers=1)
+        with contextlib.suppress(milepost.ClosedError):
+            for _ in outer:
+                pass
+
+    in_threads(run)

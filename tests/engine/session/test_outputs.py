@@ -1224,3 +1224,34 @@ def test_an_event_loop_waits_for_no_disk_when_a_row_cannot_be_written(
     assert rows.read_bytes() == b"a"
     some(tmp_path, rows, 9)
     assert rows.read_bytes() == b"abcdefgh"
+
+
+def test_what_was_cut_off_is_told(
+    tmp_path: Path, rows: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    some(tmp_path, rows, 2, kill=True)
+    rows.write_bytes(rows.read_bytes() + b"12345")
+    items = crawl(tmp_path, "abcd")
+    items.open(rows)
+    items.close()
+    told = capsys.readouterr().err
+    assert f"bytes behind the last acknowledged row cut off: {rows}" in told
+
+
+def test_a_store_that_was_moved_alone_tells_where_its_output_was(
+    tmp_path: Path, rows: Path
+) -> None:
+    some(tmp_path, rows, 2)
+    (tmp_path / "elsewhere").mkdir()
+    rows.rename(tmp_path / "elsewhere" / rows.name)
+    items = crawl(tmp_path, "abcd")
+    with pytest.raises(OutputError) as caught:
+        items.open(tmp_path / "elsewhere" / rows.name)
+    assert f"this session wrote {rows}, which is not there any more" in (caught.value.hint or "")
+    items.close()
+
+
+def test_a_retry_after_what_is_no_number() -> None:
+    retry: Any = milepost.Retry
+    with pytest.raises(ConfigurationError, match="after is 'soon'"):
+        retry(after="soon")
