@@ -383,11 +383,11 @@ def test_growing_work_is_told_as_the_least_that_it_is(growing: str, folder: Path
     rows = folder.parent / "rows.txt"
     assert f"outputs     {rows}: 6 bytes acknowledged\n" in text
     rows.write_text("abc")
-    text = run("show", growing, "-s", folder).out
-    assert f"{rows}: 6 bytes acknowledged; DAMAGED: only 3 bytes are there" in text
+    short = run("show", growing, "-s", folder).out
+    assert f"{rows}: 6 bytes acknowledged; DAMAGED: only 3 bytes are there" in short
     rows.unlink()
-    text = run("show", growing, "-s", folder).out
-    assert f"{rows}: 6 bytes acknowledged; GONE: put it back" in text
+    gone = run("show", growing, "-s", folder).out
+    assert f"{rows}: 6 bytes acknowledged; GONE: put it back" in gone
     assert "1 of at least 5 items, 1 failed" in text
     assert "position" not in text
 
