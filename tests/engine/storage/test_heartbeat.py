@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -170,3 +172,18 @@ def test_leases_that_are_gone_are_told_from_a_successor(folder: LocalDirectory) 
     folder.remove_folder("leases")
     with pytest.raises(StorageError, match="was removed"):
         heartbeat.check()
+
+
+def test_leases_that_cannot_be_listed_are_not_said_to_be_gone(
+    folder: LocalDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heartbeat = of(folder, 3)
+
+    def fail(_: object) -> list[str]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "listdir", fail)
+    with pytest.raises(StorageError, match=r"cannot list .*Too many open files"):
+        heartbeat.check()
+    monkeypatch.undo()
+    heartbeat.check()
