@@ -38,6 +38,11 @@ def counted(number: int, word: str) -> str:
     return f"{number:,} {word if number == 1 else plural(word)}"
 
 
+def in_a_row(number: int, word: str) -> str:
+    """`1 item`, `20 items in a row`."""
+    return counted(number, word) + (" in a row" if number > 1 else "")
+
+
 def plural(word: str) -> str:
     """`items`, `batches`, `cities`; a word in another script is its own, as `구`."""
     if not word[-1:].isascii():

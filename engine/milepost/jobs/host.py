@@ -15,6 +15,7 @@ from milepost.jobs import notices
 from milepost.jobs.progress import display
 from milepost.jobs.signals import StopSignals
 from milepost.session.host import Host
+from milepost.storage.values import plain_value
 from milepost.text import counted, say
 from milepost.types import BatchStatus, ItemStatus, Outcome
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from milepost.jobs.place import Place
     from milepost.jobs.progress import ProgressFactory
-    from milepost.model.state import ActiveBatch
+    from milepost.model.state import ActiveBatch, ItemProgress
     from milepost.session.batch import Batch
     from milepost.session.session import Session
     from milepost.session.workload import Workload
@@ -57,7 +58,7 @@ class LoopHost(Host):
         self._name = place.name
         self._place = place
         self._when_complete = when_complete
-        self._params = params
+        self._params = None if params is None else plain_value(params, "params")
         self._progress = progress
         self._quiet = progress is False
         self._signals: StopSignals | None = None
@@ -168,6 +169,9 @@ class LoopHost(Host):
             failed = counted(sums.total_items_failed, "failed item")
             ending = f"{failed}, " if sums.total_items_failed or not left else ""
             self._say(f"{self._name}: ended with {ending}{sums.total_items_processed:,} completed")
+            for item in _failed(recorded)[: notices.FAILURES_TOLD_MAX]:
+                reason = item.error_message or "nobody said why"
+                self._say(notices.failure_line(session, item.item_id, reason))
             if left:
                 self._say(f"{self._name}: {self._left_line(session, left)}")
             if waiting and not self._place.is_off:
@@ -268,6 +272,12 @@ def _found_and_left(recorded: ActiveBatch | None) -> int:
         return 0
     found = (item.status for item in recorded.open.values() if item.is_added)
     return len(recorded.queued) + sum(status is not ItemStatus.FAILED for status in found)
+
+
+def _failed(recorded: ActiveBatch | None) -> list[ItemProgress]:
+    """The items that failed."""
+    items = recorded.open.values() if recorded is not None else ()
+    return [item for item in items if item.status is ItemStatus.FAILED]
 
 
 def _raised_on(session: Session) -> Key | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from milepost.clock import utc
 from milepost.errors import UnfinishedError
@@ -13,6 +13,7 @@ from milepost.types import Outcome
 
 if TYPE_CHECKING:
     from milepost.session.session import Session
+    from milepost.types import Key
 
 
 def say_start(session: Session, *, in_items: bool) -> None:
@@ -48,6 +49,9 @@ def start_line(session: Session, *, in_items: bool) -> str:
             if total
             else f"no {word} done"
         )
+        begun = (*state.active_batches.values(), *state.pending_batches.values())
+        if items_done := sum(each.items_processed + each.items_skipped for each in begun):
+            done += f" and {counted(items_done, 'item')} of others"
         failed = batches.failed
     extra = f", {failed:,} failed" if failed else ""
     died = " after its process died" if session.was_dead else ""
@@ -80,8 +84,12 @@ def _ended_at(session: Session) -> str:
     return f"{utc(session.live.ended_ns or session.live.updated_ns):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def failure_line(session: Session, key: str, reason: str) -> str:
-    """Why one batch failed, with the first line of it; `milepost show --failed` has all."""
+FAILURES_TOLD_MAX: Final = 3
+"""More of them are counted, not named."""
+
+
+def failure_line(session: Session, key: Key, reason: str) -> str:
+    """Why a batch or an item failed, by its first line; `milepost show --failed` has all."""
     return f"{session.name}: failed: {key}: {reason.strip().partition(chr(10))[0]:.200}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from milepost.errors import OutageError
+from milepost.text import in_a_row
 from milepost.types import ItemStatus, Key
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ class Outage:
         items = {number: keys for number in failed if (keys := self._failed_items(number))}
         session.put_back(failed, items)
         raise OutageError(
-            f"{len(failed)} batches in a row failed, the last, {last.batch_id!r}, with"
-            f" {last.error_message}; they are pending again",
+            f"{in_a_row(len(failed), session.batch_word)} failed, the last, {last.batch_id!r}, with"
+            f" {last.error_message}; pending again",
             hint=OutageError.hint_after(last.error_message),
         )
 

@@ -32,6 +32,7 @@ from milepost.session.batch import Batch
 from milepost.session.host import StopRequested
 from milepost.session.outcomes import Retry, Skip
 from milepost.session.stops import is_stop_within
+from milepost.storage.values import plain_value
 from milepost.text import counted, say
 from milepost.types import BatchStatus, ItemStatus, Key, Outcome
 from milepost.work.returned import check_body
@@ -97,7 +98,7 @@ class Runner:
         self._total = total
         self._progress = progress
         self._quiet = progress is False
-        self._params = params
+        self._params = None if params is None else plain_value(params, "params")
         self._give_up_after = give_up_after
         self._executor = executor
         self._crew: Workers | Tasks | None = None
@@ -358,7 +359,7 @@ class Runner:
             return
         failed = counted(len(result.failures), session.batch_word)
         self._say(f"{session.name}: ended with {failed} failed, {batches} completed, {items}")
-        for key, reason in list(result.failures.items())[:3]:
+        for key, reason in list(result.failures.items())[: notices.FAILURES_TOLD_MAX]:
             self._say(notices.failure_line(session, key, reason))
         left = len(result.failures) - len(session.recoverable())
         if left and not self._place.is_off:

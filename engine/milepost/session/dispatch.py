@@ -24,7 +24,7 @@ from milepost.model.events import ItemChange
 from milepost.session.feed import Feed, PositionFeed, Taken
 from milepost.session.outcomes import Retry, Skip
 from milepost.session.outputs import Outputs, Slip
-from milepost.text import error_text
+from milepost.text import error_text, in_a_row
 from milepost.types import BatchErrorType, ItemStatus, Key
 from milepost.work.retry import Backoff
 
@@ -231,7 +231,7 @@ class Dispatch(Generic[T]):
         ]
         last = error_text(error)
         self.outage = OutageError(
-            f"{number} items in a row failed, the last with {last}; they are pending again",
+            f"{in_a_row(number, 'item')} failed, the last with {last}; pending again",
             hint=OutageError.hint_after(last),
         )
         self.outage.__cause__ = error

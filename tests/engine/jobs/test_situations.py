@@ -201,7 +201,9 @@ def test_a_plain_loop_ends_with_failed_items(
             if item == "b":
                 raise TypeError("a mistake")
     assert status(tmp_path) is SessionStatus.FAILED
-    assert "ended with 1 failed item, 2 completed" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "ended with 1 failed item, 2 completed" in told
+    assert "work: failed: b: TypeError: a mistake" in told
 
 
 def test_run_again_with_failures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
