@@ -709,6 +709,7 @@ def damaged(site: Site, loaded: history.Loaded) -> DamagedError:
     """The refusal to write a session of which acknowledged work is missing."""
     lost = [each for each in loaded.findings if each.is_error] or loaded.findings
     reasons = "; ".join(finding.message for finding in lost[:3])
+    reasons = reasons or f"what was recorded after event {loaded.state.sequence} is not there"
     return DamagedError(
         f"session {site.name!r} is damaged: {reasons}",
         path=lost[0].path if lost else None,

@@ -561,6 +561,43 @@ def some(folder: Path, rows: Path, most: int, *, kill: bool = False) -> None:
     assert in_child(body).code == 0
 
 
+@pytest.mark.parametrize(
+    ("loss", "named"),
+    [
+        ("rows", r"rows\.txt"),
+        ("journal within b", "the last event is"),
+        ("journal after b", r"what was recorded after event \d+ is not there"),
+    ],
+)
+def test_what_went_missing_under_a_session_is_named(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch, loss: str, named: str
+) -> None:
+    """After a call that was interrupted half way the next one believes the disk alone."""
+    session = store_in(tmp_path).session("crawl")
+    items = session.start_batch("only").items("abc")
+    out = items.open(rows)
+    keeps = {"rows": 0}
+    for item in items:
+        if item == "c":
+            break
+        out.write(item)
+        journal = next((tmp_path / "store").rglob("*.journal"))
+        keeps[f"journal after {item}"] = journal.stat().st_size
+
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Writer, "_fold", interrupted)
+        session.set_total_batches(3)
+    keeps["journal within b"] = keeps["journal after b"] - 1
+    os.truncate(rows if loss == "rows" else journal, keeps[loss])
+    with pytest.raises(DamagedError, match=f"is damaged: .*{named}"):
+        session.set_total_batches(3)
+    with contextlib.suppress(DamagedError):
+        session.close()
+
+
 def test_what_is_refused_stays_refused_in_the_same_program(tmp_path: Path, rows: Path) -> None:
     def run() -> None:
         items = crawl(tmp_path, "ab")
