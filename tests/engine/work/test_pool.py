@@ -249,6 +249,28 @@ def test_a_thread_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> Non
     assert ran == ["taken"]
 
 
+def test_a_thread_that_is_begun_while_all_are_told_to_end_is_told_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads = Threads(1)
+    ending = threading.Thread(target=threads.shutdown, kwargs={"wait": False})
+    begin = threading.Thread.start
+
+    def beginning(thread: threading.Thread) -> None:
+        if thread is not ending:
+            begin(ending)
+            time.sleep(0.05)  # it has come as far as it can
+        begin(thread)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", beginning)
+        future = threads.submit(str, 1)
+    ending.join()
+    assert future.result(PATIENCE_SECONDS) == "1"
+    with pytest.raises(RuntimeError, match="shut down"):
+        threads.submit(str, 2)
+
+
 @pytest.mark.parametrize(
     "name",
     [
