@@ -213,7 +213,8 @@ class SessionMachine(RuleBasedStateMachine):
         self, data: st.DataObject, done: milepost.Key | None, taken: milepost.Key | None
     ) -> None:
         key = data.draw(st.sampled_from(self._tracked()))
-        self._handle(key).advance(done, taken)
+        handle = self._handle(key)
+        handle.advance(done, taken, handle.begin_loop())
         for item, status in ((done, DONE), (taken, IN_HAND)):
             if item is not None:
                 self.model.update(key, item, status)

@@ -80,6 +80,10 @@ class Run:
     def start(self, key: str) -> None:
         self.batch = self.session.start_batch(key)
 
+    def advance(self, done: str | None, taken: str | None) -> None:
+        """As a loop does; each time as another one, which may end what those before it took."""
+        self.in_hand.advance(done, taken, self.in_hand.begin_loop())
+
     def snapshot(self) -> None:
         self.versions.append(self.session.snapshot())
 
@@ -134,12 +138,12 @@ STEPS: Final[tuple[Step, ...]] = (
     ),
     Step("snapshot", Run.snapshot, durable=True),
     Step("start b", lambda r: r.start("b")),
-    Step("take x", lambda r: r.in_hand.advance(None, "x")),
-    Step("x done", lambda r: r.in_hand.advance("x", "y")),
+    Step("take x", lambda r: r.advance(None, "x")),
+    Step("x done", lambda r: r.advance("x", "y")),
     Step("flush", lambda r: r.session.flush(), durable=True),
-    Step("y done", lambda r: r.in_hand.advance("y", "z")),
+    Step("y done", lambda r: r.advance("y", "z")),
     Step("snapshot again", Run.snapshot, durable=True),
-    Step("z done", lambda r: r.in_hand.advance("z", None)),
+    Step("z done", lambda r: r.advance("z", None)),
     Step("close", Run.close, durable=True),
     Step("open again", Run.open, durable=True),
     Step("start b again", lambda r: r.start("b")),

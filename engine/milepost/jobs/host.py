@@ -94,7 +94,9 @@ class LoopHost(Host):
         if not (self._quiet or self._place.is_off):
             notices.say_start(session, in_items=True)
         self.failed_key = _raised_on(session)
-        return session.batch(0) if session.recorded(0) else self._start(session, None)
+        batch = session.batch(0) if session.recorded(0) else self._start(session, None)
+        self.number = batch.begin_loop()
+        return batch
 
     def attach(self) -> None:
         """Have signals stop the loop, and show its progress."""

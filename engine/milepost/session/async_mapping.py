@@ -96,16 +96,17 @@ class AsyncMapped(Mapping[T, R]):
                 begun.append(ticket)
                 if self._may_take_its_time:
                     await self._off_loop(dispatch.commit)
-                    self._start(begun)
+                    self._start(dispatch, begun)
                     if is_awaited or self._crew.has_ended:
                         break
         finally:
             await self._off_loop(dispatch.commit)
-        self._start(begun)
+        self._start(dispatch, begun)
 
-    def _start(self, begun: list[Ticket[T]]) -> None:
+    def _start(self, dispatch: Dispatch[T], begun: list[Ticket[T]]) -> None:
         while begun:
-            self._crew.start(begun.pop(0), self.session)
+            if dispatch.has(ticket := begun.pop(0)):
+                self._crew.start(ticket, self.session)
 
     async def _begin_next(self, dispatch: Dispatch[T]) -> Ticket[T] | None:
         if self._has_more:

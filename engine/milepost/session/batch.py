@@ -183,12 +183,18 @@ class Batch:
         if any(change.status is ItemStatus.PENDING for change in changes):
             self.loops.times_put_down += 1
 
-    def advance(self, done: Key | None, taken: Key | None, number: int = 0) -> None:
-        """One item done, the next one in hand, in one record. For the loop of this number."""
-        writer = self._writer
+    def advance(self, done: Key | None, taken: Key | None, number: int) -> bool:
+        """One item done, the next one in hand, in one record. For the loop of this number.
+
+        Returns whether it has that one in hand now.
+        """
+        writer, loops = self._writer, self.loops
         with writer.lock:
             writer.ready()
-            self._require_items()
+            batch = self._require_items()
+            if not loops.is_open(number) or not (done is None or loops.has(done, number)):
+                changes = [] if done is None else [e.ItemChange(done, ItemStatus.COMPLETED)]
+                return bool(self.end_items(changes, [] if taken is None else [taken], [], number))
             writer.commit(
                 e.ItemUpdated(
                     writer.state.sequence + 1,
@@ -199,10 +205,14 @@ class Batch:
                     taken,
                 )
             )
-            if done is not None and self.loops.have_doubled:
-                self.loops.note_ended((done,), number)
-        if taken is not None:
-            self.loops.note_taken((taken,))
+            return bool(
+                self._note(
+                    batch,
+                    () if done is None else (done,),
+                    () if taken is None else (taken,),
+                    number,
+                )
+            )
 
     def change(
         self, key: Key, status: ItemStatus, error: str | BaseException | None = None
@@ -215,79 +225,102 @@ class Batch:
             return e.ItemChange(key, status, message)
         return e.ItemChange(key, status, message, error_type, recoverable)
 
-    def _first_rows(self, slips: list[Slip]) -> list[Slip]:
-        """The rows of these items, but for what is done with another loop's."""
-        if not self.loops.have_doubled:
-            return slips
-        batch, is_another_s = self._require_active(), self.loops.is_ended_by_another
-        return [
-            slip
-            for slip in slips
-            if not slip.keys
-            or not all(batch.is_done(key) and is_another_s(key, slip.loop) for key in slip.keys)
-        ]
-
-    def _note_ended(self, changes: list[e.ItemChange], number: int) -> None:
-        if self.loops.have_doubled:
-            ended = (each.key for each in changes if each.status is ItemStatus.COMPLETED)
-            self.loops.note_ended(ended, number)
-
     def end_items(
-        self,
-        changes: list[e.ItemChange],
-        taken: list[Key],
-        slips: list[Slip],
-        number: int = 0,
-    ) -> None:
-        """Items changed, others taken, with their rows, in one record.
+        self, changes: list[e.ItemChange], taken: list[Key], slips: list[Slip], number: int
+    ) -> list[Key]:
+        """Items changed, others taken, with their rows, in one record. For the loop of this number.
 
-        For the loop of this `number`.
+        What another loop has ended first is left out, with its rows. Returns what of the `taken`
+        the loop has in hand now.
         """
-        writer = self._writer
-        with writer.lock:
-            writer.ready()
-            self._require_items()
-            writer.commit_with_rows(
-                e.ItemsEnded(writer.next_sequence, writer.now_ns(), self.number, changes, taken),
-                self._first_rows(slips),
-            )
-            self._note_ended(changes, number)
-        self.loops.note_taken(taken)
-
-    def put_down(self, keys: Collection[Key]) -> None:
-        """What a loop that was left had in hand waits again. For loops over items.
-
-        Where that cannot be recorded, it does once another loop begins.
-        """
-        try:
-            self._put_down(keys)
-        except BaseException:
-            self.leave_in_hand(keys)
-            raise
-
-    def _put_down(self, keys: Collection[Key]) -> None:
         with self._writer.lock:
             self._writer.ready()
             batch = self._require_items()
-            in_hand = [key for key in keys if batch.status_of(key) is ItemStatus.PROCESSING]
-            if in_hand:
-                self.loops.times_put_down += 1
-                self.end_items([self.change(key, ItemStatus.PENDING) for key in in_hand], [], [])
+            changes, slips = self._that_count(batch, changes, slips, number)
+            return self._commit_ended(batch, changes, taken, slips, number)
+
+    def _that_count(
+        self, batch: ActiveBatch, changes: list[e.ItemChange], slips: list[Slip], number: int
+    ) -> tuple[list[e.ItemChange], list[Slip]]:
+        """Of what became of items in a loop, and of their rows, what is that loop's to say."""
+        may_end = self.loops.may_end
+        counting = [
+            each
+            for each in changes
+            if may_end(each.key, each.status, number, is_done=batch.is_done(each.key))
+        ]
+        if len(counting) == len(changes):
+            return changes, slips
+        others = {each.key for each in changes} - {each.key for each in counting}
+        return counting, [each for each in slips if not others.issuperset(each.keys)]
+
+    def _commit_ended(
+        self,
+        batch: ActiveBatch,
+        changes: list[e.ItemChange],
+        taken: list[Key],
+        slips: list[Slip],
+        number: int,
+    ) -> list[Key]:
+        writer = self._writer
+        if not self.loops.is_open(number):
+            taken = []
+        if changes or taken:
+            writer.commit_with_rows(
+                e.ItemsEnded(writer.next_sequence, writer.now_ns(), self.number, changes, taken),
+                slips,
+            )
+        return self._note(batch, [each.key for each in changes], taken, number)
+
+    def _note(
+        self, batch: ActiveBatch, ended: Collection[Key], taken: Collection[Key], number: int
+    ) -> list[Key]:
+        """A record of a loop was made; returns what it has taken of it."""
+        self.loops.note_ended(ended)
+        in_hand = [key for key in taken if key in batch.open]  # what is done stays done
+        self.loops.note_taken(in_hand, number)
+        return in_hand
+
+    def _put_down(self, keys: Collection[Key]) -> None:
+        """What loops had in hand waits again; the caller holds the lock."""
+        self._writer.ready()
+        batch = self._require_items()
+        in_hand = [key for key in keys if batch.status_of(key) is ItemStatus.PROCESSING]
+        self.loops.times_put_down += bool(in_hand)
+        self._commit_ended(
+            batch, [e.ItemChange(key, ItemStatus.PENDING) for key in in_hand], [], [], 0
+        )
+        self.loops.note_ended(keys)
 
     def begin_loop(self) -> int:
-        """What dropped loops had in hand waits again, because another one is to begin: its number.
+        """Begin a loop, and return its number; what dropped loops had in hand waits again for it.
 
         Who goes through its items says so where it begins (`Loops.note_begun`).
         """
-        left = self.loops.take_left()
-        if left and self.status is BatchStatus.PROCESSING:
-            self.put_down(left)
-        self._session.loops.keep(self.number, self.loops)
-        return self.loops.next_number()
+        loops = self.loops
+        with self._writer.lock:
+            if left := loops.left_in_hand():
+                if self.status is BatchStatus.PROCESSING:
+                    self._put_down(left)
+                loops.note_ended(left)
+            self._forget_left()
+            return loops.begin()
 
-    def leave_in_hand(self, keys: Collection[Key]) -> None:
-        """What a loop had in hand that an error has dropped: it waits for another loop to begin."""
-        self.loops.leave(keys)
+    def end_loop(self, number: int, *, stays: bool = False) -> None:
+        """The loop of this number takes nothing more, and what it has in hand waits again.
+
+        Where it `stays` in hand, or that cannot be recorded, it does once another loop begins.
+        """
+        with self._writer.lock:
+            left = self.loops.end(number)
+            try:
+                if left and not stays:
+                    self._put_down(left)
+            finally:
+                self._forget_left()
+
+    def _forget_left(self) -> None:
+        self.loops.forget_left()
         self._session.loops.keep(self.number, self.loops)
 
     def advance_positions(
@@ -296,16 +329,18 @@ class Batch:
         taken: list[Key],
         slips: list[Slip],
         feed: PositionFeed[Any],
-    ) -> None:
+    ) -> list[Key]:
         """The same for items known by their position; what comes in order is said in numbers."""
-        writer = self._writer
+        writer, number = self._writer, feed.number
         feed.mark()
         with writer.lock:
             writer.ready()
             batch = self._require_items()
+            counting, slips = self._that_count(batch, changes, slips, number)
             position = batch.position
             through = position + len(changes)
             in_order = (
+                counting is changes and self.loops.is_open(number),
                 batch.is_positional or not batch.items_known,
                 all(change.status is ItemStatus.COMPLETED for change in changes),
                 [change.key for change in changes] == list(range(position, through)),
@@ -316,15 +351,13 @@ class Batch:
             mark = feed.latest_mark(through if all(in_order) else position)
             if mark is not None and mark[0] == through and all(in_order):
                 advanced = self._positions(through, mark[1], len(taken))
-                writer.commit_with_rows(advanced, self._first_rows(slips))
-                self._note_ended(changes, feed.number)
-                self.loops.note_taken(taken)
-                return
-            if changes or taken:
-                self.end_items(changes, taken, slips, feed.number)
+                writer.commit_with_rows(advanced, slips)
+                return self._note(batch, [each.key for each in changes], taken, number)
+            in_hand = self._commit_ended(batch, counting, taken, slips, number)
             mark = feed.latest_mark(batch.position) or mark
             if mark is not None and mark[0] > batch.digested:
                 writer.commit(self._positions(*mark, 0))
+            return in_hand
 
     def _positions(self, through: int, digest: str, taken: int) -> e.PositionsAdvanced:
         writer = self._writer

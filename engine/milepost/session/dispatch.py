@@ -13,13 +13,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import heapq
 from collections import deque
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
-from milepost.errors import MilepostError, OutageError
+from milepost.errors import OutageError
 from milepost.model.events import ItemChange
 from milepost.session.feed import Feed, PositionFeed, Taken
 from milepost.session.outcomes import Retry, Skip
@@ -29,7 +28,7 @@ from milepost.types import BatchErrorType, ItemStatus, Key
 from milepost.work.retry import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Iterable
 
     from milepost.session.batch import Batch
 
@@ -275,7 +274,7 @@ class Dispatch(Generic[T]):
         """The loop's body came back: this is what became of the item; its rows go with it."""
         if status is ItemStatus.COMPLETED:
             ticket.slip.is_open = False  # a row that comes now would miss the record
-            ticket.slip.keys, ticket.slip.loop = (ticket.key,), self._feed.number
+            ticket.slip.keys = (ticket.key,)
             self._slips.append(ticket.slip)
         else:
             ticket.slip.close()
@@ -306,27 +305,44 @@ class Dispatch(Generic[T]):
             return
         self._has_failed = True  # until it is known that it has not
         try:
-            self._record(self._changes, self._taken, self._slips)
+            in_hand = self._record(self._changes, self._taken, self._slips)
         except BaseException:
             self._feed.release(self._taken)
             raise
-        if self._is_left:  # by another thread or task, which saw nothing of these yet
-            with contextlib.suppress(MilepostError):  # its session has ended
-                self._batch.put_down(self._taken)
+        if len(in_hand) < len(self._taken):
+            self._lose(set(self._taken).difference(in_hand))
         for slip in self._slips:
             slip.close()
         self._changes, self._taken, self._slips = [], [], []
         self._has_failed = False
 
-    def _record(self, changes: list[ItemChange], taken: list[Key], slips: list[Slip]) -> None:
-        if taken:
-            self._begin_run()
+    def _record(
+        self, changes: list[ItemChange], taken: list[Key], slips: list[Slip]
+    ) -> Collection[Key]:
+        """Returns what of the `taken` is in hand now: another loop may end one just before."""
+        try:
+            if taken:
+                self._begin_run()
+        except BaseException:
+            self._record(changes, [], slips)  # what came back is done, whoever runs the rest
+            raise
+        if not changes and not taken:
+            return ()
         feed: Feed[Any] = self._feed
         if isinstance(feed, PositionFeed):
-            if changes or taken:
-                self._batch.advance_positions(changes, taken, slips, feed)
-        elif changes or taken:
-            self._batch.end_items(changes, taken, slips, feed.number)
+            return self._batch.advance_positions(changes, taken, slips, feed)
+        return self._batch.end_items(changes, taken, slips, feed.number)
+
+    def _lose(self, keys: Iterable[Key]) -> None:
+        """These were not taken after all."""
+        for key in keys:
+            if (ticket := self._in_hand.pop(key, None)) is not None:
+                ticket.slip.close()
+                self._running -= 1
+
+    def has(self, ticket: Ticket[T]) -> bool:
+        """Whether an item that was begun is still in hand."""
+        return self._in_hand.get(ticket.key) is ticket
 
     def put_down(self) -> list[Key]:
         """What is in hand is given up: late rows of it are refused. Returns what that was."""

@@ -151,10 +151,6 @@ class Feed(Generic[T]):
                 self._loops.release(key, self)
                 self._pass_over(taken)
                 return None
-        if is_held:
-            self._loops.take_over(key, self.number)
-        else:
-            self._loops.take_anew(key)
         return taken
 
     def choose_again(self, taken: Taken[T]) -> bool:

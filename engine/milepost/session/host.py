@@ -63,39 +63,30 @@ class Host:
     def begin(self, batch: Batch, total: int | None) -> None:
         """Called before items are taken; `total` is how many the source has, if that is known."""
 
-    def finish(self, batch: Batch, work: Workload[Any]) -> None:
+    def finish(self, batch: Batch, work: Workload[Any]) -> None:  # noqa: ARG002  # others tell of it
         """Called when all items were given out and acknowledged."""
+        batch.end_loop(self.number)
 
     def leave(
-        self, error: BaseException | None, in_hand: Collection[Key], *, on_purpose: bool
+        self,
+        error: BaseException | None,
+        in_hand: Collection[Key],  # noqa: ARG002  # others tell of it
+        *,
+        on_purpose: bool,
     ) -> None:
         """Called when the loop was left before its end: what it had in hand may come again.
 
         Where an error that nobody knows of has dropped a plain loop, it stays in hand until another
-        loop begins: whoever catches the error sees what it was. So does what another loop has taken
-        over since; and all at the program's end.
+        loop begins: whoever catches the error sees what it was. So does all at the program's end.
+        What another loop has taken over since is that one's.
         """
         batch = self._batch
         if batch is None:
             return
         batch.loops.times_put_down += 1  # also what waited here for its next try
         is_unknown = isinstance(error, _ENDS) if error is not None else not on_purpose
-        if not is_unknown:
-            self.put_down(in_hand)
-        elif in_hand:
-            batch.leave_in_hand(in_hand)
-
-    def put_down(self, in_hand: Collection[Key]) -> None:
-        """What the loop had in hand waits for another one, but for what such a one took over."""
-        batch = self._batch
-        if batch is None or not in_hand:
-            return
-        own, others = batch.loops.parted(in_hand, self.number)
-        if others:
-            batch.leave_in_hand(others)
-        if own:
-            with contextlib.suppress(MilepostError):  # a batch that has ended has nothing in hand
-                batch.put_down(own)
+        with contextlib.suppress(MilepostError):  # a batch that has ended has nothing in hand
+            batch.end_loop(self.number, stays=is_unknown)
 
     def raise_stop(self) -> NoReturn:
         """Called where the loop was left because somebody asked for it."""

@@ -24,7 +24,7 @@ from milepost.session.workload import DONE, POSITION, Workload, verdict_of
 from milepost.types import ItemStatus, Key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable, Iterable
+    from collections.abc import AsyncIterable, Callable, Collection, Iterable
 
     from milepost.session.batch import Batch
 
@@ -79,24 +79,25 @@ class Items(Workload[T]):
 
     def _advance(self) -> T:
         feed = self._feed or self._prepared(to_loop=True)
-        if self._owned().session.stop_requested:
-            self._acknowledge()
-            self._stop()
-        if not self._answers_at_once:
-            self._acknowledge()
-        try:
-            self._gather(feed)
-        except BaseException:
-            # The item in hand is done, whatever the source has to say.
-            self._acknowledge()
-            raise
-        self._refuse_when_closed()
-        if not self._gathered:
-            self._acknowledge()
-            self._end()
-            raise StopIteration
-        self._take()
-        self._refuse_when_closed()
+        while not self._taken:  # what another loop ends just now is not given out
+            if self._owned().session.stop_requested:
+                self._acknowledge()
+                self._stop()
+            if not self._answers_at_once:
+                self._acknowledge()
+            try:
+                self._gather(feed)
+            except BaseException:
+                # The item in hand is done, whatever the source has to say.
+                self._acknowledge()
+                raise
+            self._refuse_when_closed()
+            if not self._gathered:
+                self._acknowledge()
+                self._end()
+                raise StopIteration
+            self._take()
+            self._refuse_when_closed()
         return self._give_out()
 
     async def __anext__(self) -> T:
@@ -122,9 +123,19 @@ class Items(Workload[T]):
 
     async def _advance_async(self) -> T:
         feed = await self._prepared_async(to_loop=True)
-        if self.session.stop_requested:
-            await self._off_loop(self._acknowledge)
-            await self._stop_async()
+        while True:
+            if self.session.stop_requested:
+                await self._off_loop(self._acknowledge)
+                await self._stop_async()
+            # What was recorded as taken for a task that was cancelled is just given out.
+            if not self._taken:
+                await self._advance_to_next(feed)
+            self._refuse_when_closed()
+            if self._taken:
+                return self._give_out()
+
+    async def _advance_to_next(self, feed: Feed[T]) -> None:
+        """Take what comes next, in one record with what is done; nothing where that is gone."""
         if not self._answers_at_once:
             await self._off_loop(self._acknowledge)
         try:
@@ -138,8 +149,6 @@ class Items(Workload[T]):
             await self._end_async()
             raise StopAsyncIteration
         await self._off_loop(self._take)
-        self._refuse_when_closed()
-        return self._give_out()
 
     def _gather(self, feed: Feed[T]) -> None:
         """See what is given out next; nothing where there is no more."""
@@ -149,9 +158,7 @@ class Items(Workload[T]):
         self._gather_rest(feed, found)
 
     async def _gather_async(self, feed: Feed[T]) -> None:
-        if self._taken:
-            return  # it was recorded as taken for a task that was cancelled: just that is given out
-        # What was gathered for such a task, other loops may have taken since.
+        # What was gathered for a task that was cancelled, other loops may have taken since.
         found = self._gathered = [each for each in self._gathered if feed.choose_again(each)]
         while self._wants_more(found):
             taken = await self._next_of_source_async(feed)
@@ -187,8 +194,6 @@ class Items(Workload[T]):
 
     def _take(self) -> None:
         """What was in hand is done, and what was gathered is in hand now; in one record."""
-        if self._taken:
-            return  # it was taken before, and whoever asked was cancelled before it was given out
         taken, batch = self._gathered, self._owned()
         if not self._has_begun:
             self._host.begin(batch, self._total)
@@ -196,10 +201,10 @@ class Items(Workload[T]):
         # Whatever interrupts us, what was in hand is not acknowledged a second time.
         done, self.keys, self.key = self.keys, (), None
         self._unrecorded = done
-        self._record(batch, done, taken)
+        self._taken = tuple(self._record(batch, done, taken))
         self._unrecorded = ()
-        first = taken[0].key
-        self._taken = (first,) if len(taken) == 1 else tuple(each.key for each in taken)
+        if len(self._taken) < len(taken):
+            self._gathered = [each for each in taken if each.key in self._taken]
 
     def _acknowledge(self) -> None:
         """The item in hand is done; there is no next one in the same record."""
@@ -209,13 +214,15 @@ class Items(Workload[T]):
             self._record(self._owned(), done, [])
             self._unrecorded = ()
 
-    def _record(self, batch: Batch, done: tuple[Key, ...], taken: list[Taken[T]]) -> None:
+    def _record(
+        self, batch: Batch, done: tuple[Key, ...], taken: list[Taken[T]]
+    ) -> Collection[Key]:
+        """Returns what of the `taken` is in hand now: another loop may end one just before."""
         if self._slip is None and not self._verdicts and self._is_one_by_one:
             # The hot path: one record of a few bytes.
-            batch.advance(
-                done[0] if done else None, taken[0].key if taken else None, self._host.number
-            )
-            return
+            key = taken[0].key if taken else None
+            is_taken = batch.advance(done[0] if done else None, key, self._host.number)
+            return (key,) if is_taken and key is not None else ()
         slip, self._slip = self._slip, None
         verdicts, self._verdicts = self._verdicts, {}
         keys = [each.key for each in taken]
@@ -224,13 +231,11 @@ class Items(Workload[T]):
         if all(change.status is not ItemStatus.COMPLETED for change in changes):
             slip = None  # what is not completed leaves no row
         if slip is not None:
-            slip.loop = self._host.number
             slip.keys = tuple(each.key for each in changes if each.status is ItemStatus.COMPLETED)
         slips = [slip] if slip is not None else []
         if isinstance(feed, PositionFeed):
-            batch.advance_positions(changes, keys, slips, feed)
-        else:
-            batch.end_items(changes, keys, slips, self._host.number)
+            return batch.advance_positions(changes, keys, slips, feed)
+        return batch.end_items(changes, keys, slips, self._host.number)
 
     # Outputs, leaving.
 
@@ -249,7 +254,7 @@ class Items(Workload[T]):
         batch = self._owned()
         changes = [batch.change(each, *verdicts.get(each, verdict)) for each in done]
         self._unrecorded = done
-        batch.end_items(changes, [], [])
+        batch.end_items(changes, [], [], self._host.number)
         self._unrecorded = ()
 
     def _put_down(self) -> tuple[Key, ...]:

@@ -1,4 +1,13 @@
-"""What all loops and maps over one batch share, through whatever handles they go."""
+"""Whose an item is, among all loops and maps over one batch, through whatever handles they go.
+
+- A loop claims an item when it chooses it, and waits for nobody. It has it in hand from the record
+  that says so to the one that says what became of it. That is noted under the session's lock, and
+  so is as the records are.
+- A loop may take over what another one has in hand, for that one may be gone without a word. Who
+  had it first may still be the first to end it: once an item is done, no other end of it counts,
+  and no row.
+- A loop that has ended takes nothing more, whatever it is in the middle of.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +17,14 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
 from milepost.session.aside import working_task, working_thread
+from milepost.types import ItemStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from milepost.types import Key
+
+_DONE: Final = frozenset({ItemStatus.COMPLETED, ItemStatus.SKIPPED})
 
 
 class Loops:
@@ -24,27 +36,23 @@ class Loops:
     """
 
     def __init__(self) -> None:
-        self._left_in_hand: set[Key] = set()
         self._claims: dict[Key, object] = {}
-        self._owners: set[tuple[int, int]] = set()
-        self._taken_over: dict[Key, int] = {}
-        self._ended_by: dict[Key, int | None] = {}
+        self._holders: dict[Key, int] = {}
+        self._open: set[int] = set()
+        self._left: set[int] = set()
+        self._workers: set[tuple[int, int]] = set()
         self._numbers = count(1)
         self.times_put_down = 0
         self.found_again: list[Key] = []
 
-    def next_number(self) -> int:
-        """The number of a loop that is to begin."""
-        return next(self._numbers)
-
     def note_begun(self) -> None:
         """One begins; whoever works here goes through its items."""
-        self._owners.add((id(working_thread()), id(working_task())))
+        self._workers.add((id(working_thread()), id(working_task())))
 
     @property
     def are_shared(self) -> bool:
         """Whether several threads or tasks began some, so that another one may be at work."""
-        return len(self._owners) > 1
+        return len(self._workers) > 1
 
     # An item is claimed from when a loop chooses it until that is recorded, within one call: so no
     # other one chooses it meanwhile, and a loop that is left in the middle keeps nothing.
@@ -52,10 +60,6 @@ class Loops:
     def claim(self, key: Key, owner: object) -> bool:
         """Choose an item for a loop; whether no other one has."""
         return self._claims.setdefault(key, owner) is owner
-
-    def is_claimed(self, key: Key) -> bool:
-        """Whether a loop is about to take the item."""
-        return key in self._claims
 
     def release(self, key: Key, owner: object) -> None:
         """It was not taken after all."""
@@ -67,62 +71,60 @@ class Loops:
         for key in [key for key, each in tuple(self._claims.items()) if each is owner]:
             self.release(key, owner)
 
-    def note_taken(self, keys: Iterable[Key]) -> None:
-        """They are recorded as taken: whoever looks can see it."""
+    # In hand. Whoever calls these holds the session's lock.
+
+    def begin(self) -> int:
+        """The number of a loop that begins."""
+        number = next(self._numbers)
+        self._open.add(number)
+        return number
+
+    def is_open(self, number: int) -> bool:
+        """Whether the loop may take items."""
+        return number in self._open
+
+    def has(self, key: Key, number: int) -> bool:
+        """Whether the loop has the item in hand."""
+        return self._holders.get(key) == number
+
+    def may_end(self, key: Key, status: ItemStatus, number: int, *, is_done: bool) -> bool:
+        """Whether it counts what the loop says of an item, which may be another one's by now."""
+        holder = self._holders.get(key)
+        if holder == number:
+            return True
+        return not is_done and (holder is None or status in _DONE)
+
+    def note_ended(self, keys: Iterable[Key]) -> None:
+        """It is recorded what became of these: nobody has them in hand."""
         for key in keys:
+            self._holders.pop(key, None)
+
+    def note_taken(self, keys: Iterable[Key], number: int) -> None:
+        """They are recorded as taken by the loop: whoever looks can see it."""
+        for key in keys:
+            self._holders[key] = number
             self._claims.pop(key, None)
 
-    # What loops that are gone had in hand.
-
-    def take_over(self, key: Key, number: int) -> None:
-        """The loop of this number takes what another one has in hand, or had when it was left."""
-        self._left_in_hand.discard(key)
-        self._taken_over[key] = number
-        self._ended_by[key] = None
-
-    def take_anew(self, key: Key) -> None:
-        """It waited: whoever takes it now takes it from nobody."""
-        self._left_in_hand.discard(key)
-        self._taken_over.pop(key, None)
-
-    # Of what was ever in the hands of two loops, the first end counts, with its rows or without.
-
-    @property
-    def have_doubled(self) -> bool:
-        """Whether two loops ever had the same item in hand."""
-        return bool(self._ended_by)
-
-    def is_ended_by_another(self, key: Key, number: int) -> bool:
-        """Whether the item, which is done, was in the hands of two, and the other one ended it."""
-        return self._ended_by.get(key) not in {None, number}
-
-    def note_ended(self, keys: Iterable[Key], number: int) -> None:
-        """The loop of this number ended these, and that is recorded."""
-        for key in keys:
-            if self._ended_by.get(key, number) is None:
-                self._ended_by[key] = number
-
-    def parted(self, keys: Iterable[Key], number: int) -> tuple[list[Key], list[Key]]:
-        """Of what a loop had in hand: what is still its own, and what another one took over."""
-        own: list[Key] = []
-        others: list[Key] = []
-        for key in keys:
-            (own if self._taken_over.get(key, number) == number else others).append(key)
-        return own, others
-
-    def leave(self, keys: Iterable[Key]) -> None:
-        """What a loop had in hand that an error has dropped."""
-        self._left_in_hand.update(keys)
-
-    def take_left(self) -> set[Key]:
-        """All that was left so; it is so no more."""
-        left, self._left_in_hand = self._left_in_hand, set()
-        return left
+    def end(self, number: int) -> list[Key]:
+        """The loop ends; returns what it has in hand, which waits to be put down."""
+        self._open.discard(number)
+        in_hand = [key for key, holder in self._holders.items() if holder == number]
+        if in_hand:
+            self._left.add(number)
+        return in_hand
 
     @property
     def has_left(self) -> bool:
-        """Whether something was left so."""
-        return bool(self._left_in_hand)
+        """Whether something waits to be put down."""
+        return bool(self._left)
+
+    def left_in_hand(self) -> list[Key]:
+        """All that waits to be put down."""
+        return [key for key, holder in self._holders.items() if holder in self._left]
+
+    def forget_left(self) -> None:
+        """Forget the loops that have nothing in hand any more."""
+        self._left.intersection_update(self._holders.values())
 
 
 class LoopsOfBatches:

@@ -240,17 +240,18 @@ class Mapped(Mapping[T, R]):
                 begun.append(ticket)
                 if self._may_take_its_time:
                     dispatch.commit()
-                    self._start(begun)  # before it is asked again
+                    self._start(dispatch, begun)  # before it is asked again
                     if is_awaited or self._pool.has_ended:
                         break
         finally:
             # What the source has to say changes nothing of what was acknowledged.
             dispatch.commit()
-        self._start(begun)
+        self._start(dispatch, begun)
 
-    def _start(self, begun: list[Ticket[T]]) -> None:
+    def _start(self, dispatch: Dispatch[T], begun: list[Ticket[T]]) -> None:
         while begun:
-            self._submit(begun.pop(0))
+            if dispatch.has(ticket := begun.pop(0)):
+                self._submit(ticket)
 
     def _begin_next(self, dispatch: Dispatch[T]) -> Ticket[T] | None:
         if self._has_more:

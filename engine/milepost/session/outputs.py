@@ -23,7 +23,14 @@ import zlib
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
-from milepost.errors import ClosedError, DamagedError, EncodingError, OutputError, StorageError
+from milepost.errors import (
+    ClosedError,
+    DamagedError,
+    DurabilityLostError,
+    EncodingError,
+    OutputError,
+    StorageError,
+)
 from milepost.model.state import OutputRows
 from milepost.storage import frame
 from milepost.storage.output import OutputFile, lacks_rows
@@ -52,10 +59,9 @@ class Slip:
         rows: What it has written, by file.
         is_open: Whether it takes more.
         keys: Of the items that are acknowledged with it.
-        loop: The number of their loop among those over the batch.
     """
 
-    __slots__ = ("__weakref__", "is_open", "keys", "loop", "outer", "outputs", "rows")
+    __slots__ = ("__weakref__", "is_open", "keys", "outer", "outputs", "rows")
 
     def __init__(self, outputs: Outputs) -> None:
         self.outputs = outputs
@@ -63,7 +69,6 @@ class Slip:
         self.rows: dict[OutputFile, list[bytes]] = {}
         self.is_open = True
         self.keys: tuple[Key, ...] = ()
-        self.loop = 0
 
     def clear(self) -> None:
         """Forget the rows: the item is tried again, or leaves none."""
@@ -254,9 +259,9 @@ class Outputs:
                 hint="put it back, from where the store was copied perhaps; or begin the work anew",
             )
         self._refuse_second_name(full, name, state)
-        before = self._files.pop(name, None)
+        before = self._files.get(name)
         if before is not None:
-            before.close()
+            self._close(name, before)
         self._close_unused()
         file = OutputFile(full, self._system)
         try:
@@ -294,9 +299,13 @@ class Outputs:
         with self.lock:
             unused = {name: file for name, file in self._files.items() if not file.users}
             for name, file in unused.items():
-                file.sync()
-                file.close()
-                del self._files[name]
+                self._close(name, file)
+
+    def _close(self, name: str, file: OutputFile) -> None:
+        """Close one; whoever syncs all just now finds it synced, and gone."""
+        file.sync()
+        del self._files[name]
+        file.close()
 
     def _refuse_second_name(self, full: str, name: str, state: SessionState) -> None:
         """Raise where a link leads to a known output: each name would cut the other one's rows."""
@@ -382,8 +391,13 @@ class Outputs:
 
     def sync(self) -> None:
         """Return when all rows are on the disk. May be called without the lock."""
-        for file in list(self._files.values()):
-            file.sync()
+        for name, file in list(self._files.items()):
+            try:
+                file.sync()
+            except DurabilityLostError:
+                if self._files.get(name) is file:
+                    raise
+                # It was synced and closed meanwhile.
 
     def close(self) -> None:
         """Close all; a second time does nothing."""

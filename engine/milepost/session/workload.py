@@ -200,6 +200,9 @@ class Workload(Generic[T]):
             if self._feed is None:
                 self._refuse_when_closed()
                 self._host.attach()
+                if self._ended:  # whoever closed it could not know of this
+                    self._host.detach()
+                    self._refuse_when_closed()
                 if isinstance(self._given, AsyncIterable):
                     self._async_source = aiter(self._given)
                 else:
@@ -452,17 +455,17 @@ class Workload(Generic[T]):
 
     def _end(self) -> None:
         """All items were given out and acknowledged."""
+        self._put_down()
         self._ended = True
         try:
-            self._put_down()
             self._host.finish(self._owned(), self)
         finally:
             self._host.detach()
 
     async def _end_async(self) -> None:
+        self._put_down()
         self._ended = True
         try:
-            self._put_down()
             await aside(self._host.finish, self._owned(), self)
         finally:
             self._host.detach()
@@ -530,11 +533,10 @@ class Workload(Generic[T]):
         if self._batch is None:
             self._ended = True
             return None
-        if not self._ended:
-            self._ended = True
-            return partial(self._host.leave, error, in_hand, on_purpose=on_purpose)
-        # It came into hand while another thread or task closed the loop.
-        return partial(self._host.put_down, in_hand) if in_hand else None
+        if self._ended:
+            return None
+        self._ended = True
+        return partial(self._host.leave, error, in_hand, on_purpose=on_purpose)
 
     def _refuse_when_closed(self) -> None:
         """Raise where another thread or task closed the loop while it waited here."""

@@ -22,7 +22,7 @@ from milepost.session.writer import Writer
 from support.watching import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
     from pathlib import Path
 
 
@@ -333,7 +333,7 @@ def test_what_could_not_be_put_down_is_later(
         disk.refusals = 1
         items.close()
     else:
-        batch.leave_in_hand(["a"])
+        batch.end_loop(1, stays=True)
         disk.refusals = 1
         with pytest.raises(StorageError):
             next(batch.items())
@@ -813,6 +813,24 @@ def test_a_loop_that_is_closed_while_it_opens_gives_out_nothing(
     assert signal.getsignal(signal.SIGINT) == before
     again = milepost.resume("ab", "work", store=tmp_path / "s", progress=False)
     assert list(pulled(again)) == ["a", "b"]
+
+
+def test_what_is_shown_of_a_loop_that_is_closed_meanwhile_is_ended(tmp_path: Path) -> None:
+    told: list[str] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    @contextlib.contextmanager
+    def display(*_: object) -> Generator[None]:
+        items.close()
+        told.append("begun")
+        yield
+        told.append("ended")
+
+    items = milepost.resume("ab", "work", store=tmp_path / "s", progress=display)
+    with pytest.raises(milepost.ClosedError):
+        next(items)
+    assert told == ["begun", "ended"]
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 def test_a_function_of_an_inner_map_may_close_the_outer_one(batch: milepost.Batch) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import pickle
 import shutil
@@ -34,7 +35,7 @@ from milepost.model.state import Execution, SessionState
 from milepost.session.outputs import Slip, all_ended, in_function
 from milepost.session.writer import Writer
 from milepost.storage import output
-from milepost.storage.directory import LocalDirectory
+from milepost.storage.directory import AppendedFile, LocalDirectory
 from milepost.types import Outcome
 from support.faults import in_child
 from support.recording import Recording
@@ -577,6 +578,7 @@ def test_what_went_missing_under_a_session_is_named(
     items = session.start_batch("only").items("abc")
     out = items.open(rows)
     keeps = {"rows": 0}
+    journal = rows
     for item in items:
         if item == "c":
             break
@@ -596,6 +598,32 @@ def test_what_went_missing_under_a_session_is_named(
         session.set_total_batches(3)
     with contextlib.suppress(DamagedError):
         session.close()
+
+
+def test_a_file_that_is_closed_while_all_are_synced_is_no_lost_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A background thread may have it in its list still."""
+    items = crawl(tmp_path, "ab")
+    sync = AppendedFile.sync
+    closed: list[bool] = []
+
+    def late(file: AppendedFile) -> None:
+        monkeypatch.undo()
+        for number in range(1, 65):
+            items.open(tmp_path / f"rows{number}.txt")
+        closed.append(file.poisoned)
+        sync(file)
+
+    for item in items:
+        if item == "b":
+            gc.collect()
+            monkeypatch.setattr(AppendedFile, "sync", late)
+            items.session._writer.sync_behind()
+        else:
+            items.open(tmp_path / "rows0.txt").write(item)
+    assert closed == [True]
+    assert (tmp_path / "rows0.txt").read_bytes() == b"a"
 
 
 def test_what_is_refused_stays_refused_in_the_same_program(tmp_path: Path, rows: Path) -> None:
