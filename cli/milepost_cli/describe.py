@@ -358,7 +358,8 @@ def _outputs(store: milepost.Store, state: milepost.SessionState) -> list[dict[s
 
 
 def _path_of(store: milepost.Store, name: str) -> str:
-    return os.path.normpath(os.path.join(store.path, *name.split("/")))
+    # From where the store really is, though it was named by a link.
+    return os.path.normpath(os.path.join(os.path.realpath(store.path), *name.split("/")))
 
 
 def _size_of(path: str) -> int | None:

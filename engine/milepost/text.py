@@ -7,8 +7,13 @@ import sys
 import unicodedata
 from typing import Final
 
+from milepost.groups import is_group, leaves
+
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """What a terminal would act on; error messages come from anywhere."""
+
+
+_LEAVES_TOLD_MAX: Final = 3
 
 
 def say(text: str) -> None:
@@ -24,8 +29,15 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """`ValueError: no such page`; the type alone where it says nothing, or cannot say it."""
+    """`ValueError: no such page`; the type alone where it says nothing, or cannot say it.
+
+    A group of errors says what they are.
+    """
     kind = type(error).__name__
+    if is_group(error):
+        told = [error_text(each) for each in leaves(error)]
+        more = [f"{len(told) - _LEAVES_TOLD_MAX:,} more"] if len(told) > _LEAVES_TOLD_MAX else []
+        return f"{kind}: {'; '.join(told[:_LEAVES_TOLD_MAX] + more)}"
     try:
         said = str(error)
     except Exception:  # it is anybody's code

@@ -18,7 +18,7 @@ from milepost.jobs.tasks import Tasks
 from milepost.session.aside import aside
 from milepost.session.host import StopRequested
 from milepost.session.mapping import is_async
-from milepost.session.stops import is_stop_within
+from milepost.session.stops import counting, is_stop_within
 from milepost.work.executors import Threads
 from milepost.work.returned import check_body
 
@@ -93,7 +93,7 @@ class AsyncRunner(Runner):
                 except asyncio.CancelledError as raised:
                     error = raised if _cancels() > cancels else _given_up(raised)
                 except BaseException as raised:
-                    error = raised
+                    error = counting(raised, self._session)
             step, ending = await aside(_next_step, steps, error)
         return ending
 

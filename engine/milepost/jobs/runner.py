@@ -19,7 +19,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from milepost.errors import ConfigurationError, OutageError
+from milepost.errors import ConfigurationError
 from milepost.jobs import notices
 from milepost.jobs.outage import Outage
 from milepost.jobs.place import Place
@@ -31,7 +31,7 @@ from milepost.jobs.workers import BatchEnd, Workers
 from milepost.session.batch import Batch
 from milepost.session.host import StopRequested
 from milepost.session.outcomes import Retry, Skip
-from milepost.session.stops import is_stop_within
+from milepost.session.stops import counting, is_stop_within
 from milepost.storage.values import plain_value
 from milepost.text import counted, say
 from milepost.types import BatchStatus, ItemStatus, Key, Outcome
@@ -239,7 +239,7 @@ class Runner:
                 try:
                     self._run_body(step.batch)
                 except BaseException as error:
-                    step = steps.throw(error)
+                    step = steps.throw(counting(error, self._session))
                 else:
                     step = steps.send(None)
         except StopIteration as end:
@@ -326,7 +326,7 @@ class Runner:
         """Whether this ends the run, and no body is to blame for it."""
         if self._remote is not None and self._remote.is_fault(error):
             return True
-        return isinstance(error, OutageError) or self._session.is_to_blame(error)
+        return self._session.is_no_bodys(error)
 
     @staticmethod
     def _failing(batch: Batch, error: Exception, *, recoverable: bool) -> Callable[[], BatchFailed]:

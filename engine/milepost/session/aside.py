@@ -107,6 +107,12 @@ def wait_for_left() -> None:
         ended.wait()
 
 
+def is_held_here(lock: Any) -> bool:
+    """Whether this thread holds a reentrant lock; no where it cannot tell."""
+    is_owned: Callable[[], bool] = getattr(lock, "_is_owned", bool)
+    return is_owned()
+
+
 def running_loop() -> AbstractEventLoop | None:
     """The event loop that runs in this thread, if one does."""
     from asyncio import get_running_loop  # noqa: PLC0415  # see above

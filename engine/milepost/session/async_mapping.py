@@ -12,7 +12,7 @@ from milepost.session.aside import running_loop
 from milepost.session.host import Host, StopRequested
 from milepost.session.mapping import Mapping
 from milepost.session.outputs import in_function
-from milepost.session.stops import is_stop_within
+from milepost.session.stops import counting, is_stop_within
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Collection, Iterable
@@ -127,7 +127,8 @@ class AsyncMapped(Mapping[T, R]):
         if task.cancelled():
             dispatch.raised(ticket, asyncio.CancelledError("cancelled"), time.monotonic())
             return
-        error = task.exception()
+        raised = task.exception()
+        error = None if raised is None else counting(raised, self.session)
         if error is None:
             self._note_result(dispatch, ticket, task.result())
         elif is_stop_within(error, self.session):

@@ -12,7 +12,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+import contextlib
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from milepost.errors import ConfigurationError, ConsumerError, MilepostError
 from milepost.model.arms.items import TAKEN_MAX
@@ -24,11 +25,14 @@ from milepost.session.workload import DONE, POSITION, Workload, verdict_of
 from milepost.types import ItemStatus, Key
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import AsyncIterable, Callable, Collection, Iterable
 
     from milepost.session.batch import Batch
 
 T = TypeVar("T")
+
+_NO_LOCK: Final = contextlib.nullcontext()
 
 
 class Items(Workload[T]):
@@ -53,6 +57,7 @@ class Items(Workload[T]):
         self._taken: tuple[Key, ...] = ()  # recorded as such, and not given out yet
         self._unrecorded: tuple[Key, ...] = ()
         self._slip: Slip | None = None
+        self._rows_lock: threading.RLock | None = None  # the outputs', once there is one
 
     # Iterating.
 
@@ -199,31 +204,37 @@ class Items(Workload[T]):
             self._host.begin(batch, self._total)
             self._has_begun = True
         # Whatever interrupts us, what was in hand is not acknowledged a second time.
-        done, self.keys, self.key = self.keys, (), None
+        done, slip = self._let_go_of_hand()
         self._unrecorded = done
-        self._taken = tuple(self._record(batch, done, taken))
+        self._taken = tuple(self._record(batch, done, slip, taken))
         self._unrecorded = ()
         if len(self._taken) < len(taken):
             self._gathered = [each for each in taken if each.key in self._taken]
 
     def _acknowledge(self) -> None:
         """The item in hand is done; there is no next one in the same record."""
-        done, self.keys, self.key = self.keys, (), None
+        done, slip = self._let_go_of_hand()
         if done:
             self._unrecorded = done
-            self._record(self._owned(), done, [])
+            self._record(self._owned(), done, slip, [])
             self._unrecorded = ()
 
+    def _let_go_of_hand(self) -> tuple[tuple[Key, ...], Slip | None]:
+        """What was in hand, and its rows: what another thread writes from now on is too late."""
+        with self._rows_lock or _NO_LOCK:
+            done, self.keys, self.key = self.keys, (), None
+            slip, self._slip = self._slip, None
+        return done, slip
+
     def _record(
-        self, batch: Batch, done: tuple[Key, ...], taken: list[Taken[T]]
+        self, batch: Batch, done: tuple[Key, ...], slip: Slip | None, taken: list[Taken[T]]
     ) -> Collection[Key]:
         """Returns what of the `taken` is in hand now: another loop may end one just before."""
-        if self._slip is None and not self._verdicts and self._is_one_by_one:
+        if slip is None and not self._verdicts and self._is_one_by_one:
             # The hot path: one record of a few bytes.
             key = taken[0].key if taken else None
             is_taken = batch.advance(done[0] if done else None, key, self._host.number)
             return (key,) if is_taken and key is not None else ()
-        slip, self._slip = self._slip, None
         verdicts, self._verdicts = self._verdicts, {}
         keys = [each.key for each in taken]
         feed: Feed[Any] | None = self._feed
@@ -244,11 +255,13 @@ class Items(Workload[T]):
             self._slip = Slip(self.session.outputs)  # under the lock of the outputs
         return self._slip
 
+    def _note_opened(self, lock: threading.RLock) -> None:
+        self._rows_lock = lock
+
     def _note_error(self, error: BaseException | None) -> None:
         if not isinstance(error, Exception) or isinstance(error, MilepostError) or not self.keys:
             return
-        done, self.keys, self.key = self.keys, (), None
-        self._slip = None
+        done, _ = self._let_go_of_hand()
         verdicts, self._verdicts = self._verdicts, {}
         verdict = verdict_of(error)
         batch = self._owned()
@@ -259,8 +272,8 @@ class Items(Workload[T]):
 
     def _put_down(self) -> tuple[Key, ...]:
         in_hand = (*self.keys, *self._taken, *self._unrecorded)
-        self.keys, self.key, self._taken, self._unrecorded = (), None, (), ()
-        self._slip = None
+        self._let_go_of_hand()
+        self._taken, self._unrecorded = (), ()
         self._release()
         return in_hand
 

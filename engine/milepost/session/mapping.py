@@ -16,12 +16,12 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from milepost.errors import ConfigurationError, MilepostError
+from milepost.errors import ClosedError, ConfigurationError, MilepostError
 from milepost.session.arguments import check_count
 from milepost.session.dispatch import Dispatch, Rules, Ticket
 from milepost.session.host import Host, StopRequested
 from milepost.session.outputs import Slip, in_function
-from milepost.session.stops import is_stop_within
+from milepost.session.stops import counting, is_stop_within
 from milepost.session.workload import DONE, Workload, verdict_of
 from milepost.work.pool import WORKERS_MAX, Ended, Pool
 from milepost.work.returned import check_returned
@@ -136,6 +136,14 @@ class Mapping(Workload[T], Generic[T, R]):
 
     def _slip_in_hand(self) -> Slip | None:
         return self._shown.slip if self._shown is not None else None
+
+    def _refuse_in_function(self) -> None:
+        if self._dispatch is not None and self._dispatch.is_within(in_function.get()):
+            raise ClosedError(
+                "the function of a map speaks of the item that the loop's body has in hand",
+                hint="in the function raise the error, milepost.Skip or milepost.Retry; in the"
+                " body, say it of the item that the map gave out",
+            )
 
     def _note_error(self, error: BaseException | None) -> None:
         shown, dispatch = self._shown, self._dispatch
@@ -277,7 +285,8 @@ class Mapped(Mapping[T, R]):
 
     def _note_end(self, dispatch: Dispatch[T], ended: Ended) -> None:
         ticket = cast("Ticket[T]", ended.token)
-        if ended.error is None:
+        error = None if ended.error is None else counting(ended.error, self.session)
+        if error is None:
             self._note_result(dispatch, ticket, ended.value)
         elif ended.is_break:
             before, lost = self._pool.clear()
@@ -287,13 +296,13 @@ class Mapped(Mapping[T, R]):
                     broken.append(each.token)
                 else:
                     self._note_end(dispatch, each)
-            self._note_break(dispatch, broken, ended.error)
-        elif is_stop_within(ended.error, self.session):
+            self._note_break(dispatch, broken, error)
+        elif is_stop_within(error, self.session):
             dispatch.stopped(ticket)
-        elif self._is_no_items(ended.error):
-            raise ended.error
+        elif self._is_no_items(error):
+            raise error
         else:
-            dispatch.raised(ticket, ended.error, time.monotonic())
+            dispatch.raised(ticket, error, time.monotonic())
 
     def _note_break(
         self, dispatch: Dispatch[T], broken: list[Ticket[T]], error: BaseException
@@ -309,6 +318,9 @@ class Mapped(Mapping[T, R]):
         # One of our own functions would wait for itself.
         is_own = self._dispatch is not None and self._dispatch.is_within(in_function.get())
         self._pool.close(wait=wait and not is_own)
+
+    def _end_workers(self) -> None:
+        self._let_go(wait=True)
 
     def _close(self, error: BaseException | None, *, on_purpose: bool) -> None:
         try:

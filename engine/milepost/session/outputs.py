@@ -192,6 +192,8 @@ class Outputs:
         self._system = system
         self._level = level
         self._files: dict[str, OutputFile] = {}
+        self._opened: set[str] = set()
+        self._names: dict[tuple[int, int], str] | None = None
         self._is_sealed = False
         self.lock = threading.RLock()  # what is collected meanwhile may acknowledge, too
 
@@ -236,7 +238,7 @@ class Outputs:
             return None
         parts = os.path.normpath(given).split(os.sep)
         end = "/" + "/".join(part for part in parts if part != os.pardir)
-        others = (each for each in state.outputs if each not in self._files)
+        others = (each for each in state.outputs if each not in self._opened)
         known = next((each for each in others if f"/{each}".endswith(end)), None)
         return None if known is None else _path_of(self._store, known)
 
@@ -283,6 +285,9 @@ class Outputs:
             file.close()
             raise
         self._files[name] = file
+        self._opened.add(name)
+        if (status := _status(full)) is not None:
+            self._known_names(state).setdefault((status.st_dev, status.st_ino), name)
         return file
 
     def _lost_namesake(self, full: str, state: SessionState) -> str | None:
@@ -298,8 +303,8 @@ class Outputs:
             return
         with self.lock:
             unused = {name: file for name, file in self._files.items() if not file.users}
-            for name, file in unused.items():
-                self._close(name, file)
+        for name, file in unused.items():
+            self._close(name, file)
 
     def _close(self, name: str, file: OutputFile) -> None:
         """Close one; whoever syncs all just now finds it synced, and gone."""
@@ -309,15 +314,25 @@ class Outputs:
 
     def _refuse_second_name(self, full: str, name: str, state: SessionState) -> None:
         """Raise where a link leads to a known output: each name would cut the other one's rows."""
-        if not os.path.exists(full):
+        if (status := _status(full)) is None:
             return
-        for other in {*self._files, *state.outputs} - {name}:
-            path = _path_of(self._store, other)
-            if os.path.exists(path) and os.path.samefile(path, full):
-                raise OutputError(
-                    f"the output {full} is the same file as {path}, which this session writes",
-                    hint="open it by that one name, or write to a file of its own",
-                )
+        other = self._known_names(state).get((status.st_dev, status.st_ino), name)
+        path = _path_of(self._store, other)
+        known = None if other == name else _status(path)
+        if known is not None and os.path.samestat(known, status):
+            raise OutputError(
+                f"the output {full} is the same file as {path}, which this session writes",
+                hint="open it by that one name, or write to a file of its own",
+            )
+
+    def _known_names(self, state: SessionState) -> dict[tuple[int, int], str]:
+        """The known outputs by device and inode, as they were when they were first looked at."""
+        if self._names is None:
+            self._names = {}
+            for name in state.outputs:
+                if (status := _status(_path_of(self._store, name))) is not None:
+                    self._names.setdefault((status.st_dev, status.st_ino), name)
+        return self._names
 
     def settle(self, state: SessionState) -> None:
         """Sync what the last writer left: a snapshot is about to say that it is on the disk."""
@@ -406,7 +421,9 @@ class Outputs:
             file.close()
 
     def close_after_fork(self) -> None:
-        """Close the child's descriptors."""
+        """Close the child's descriptors, and take no row there."""
+        self._is_sealed = True
+        self.lock = threading.RLock()  # the parent's may be held by a thread that is not here
         for file in self._files.values():
             file.close_after_fork()
 
@@ -438,6 +455,14 @@ def is_lost(store_path: str, rows: OutputRows) -> bool:
     """Whether an output is there and lacks the rows that a record tells of."""
     path = _path_of(store_path, rows.path)
     return lacks_rows(path, rows.start_bytes, rows.length_bytes, rows.checksum)
+
+
+def _status(path: str) -> os.stat_result | None:
+    """What the system says of a file; `None` where it says nothing."""
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
 
 
 def _path_of(store_path: str, name: str) -> str:

@@ -14,9 +14,16 @@ from milepost.types import Outcome
 
 if TYPE_CHECKING:
     from milepost.session.session import Session
+    from milepost.session.writer import Writer
 
+_writers: weakref.WeakSet[Writer] = weakref.WeakSet()
 _open: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
+
+
+def note_writer(writer: Writer) -> None:
+    """Note that it may have files open; a child that is forked must not keep them, and locks."""
+    _writers.add(writer)
 
 
 def register(root: str, session: Session) -> None:
@@ -51,8 +58,8 @@ def _close_all() -> None:
 def _refuse_in_child() -> None:
     global _lock  # noqa: PLW0603  # the parent's may be held by a thread that is not here
     _lock = threading.Lock()
-    for session in list(_open.values()):
-        session.abandon_after_fork()
+    for writer in list(_writers):
+        writer.abandon_after_fork()
     _open.clear()
 
 

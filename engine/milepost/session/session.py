@@ -21,6 +21,7 @@ from milepost.errors import (
     ConfigurationError,
     EncodingError,
     MilepostError,
+    OutageError,
     ParametersChangedError,
     SupersededError,
 )
@@ -521,6 +522,10 @@ class Session:
         """Whether this was raised because the session cannot go on, and no body is at fault."""
         return getattr(error, "session_uid", None) == self._writer.state.uid
 
+    def is_no_bodys(self, error: BaseException) -> bool:
+        """Whether this ends the work, and no body is to blame for it: an outage does, too."""
+        return isinstance(error, OutageError) or self.is_to_blame(error)
+
     # What makes this run this run.
 
     def keep_params(self, params: Any) -> None:
@@ -770,10 +775,6 @@ class Session:
         """Write nothing more, not even how the run ended: somebody else has the session now."""
         unregister(self._writer.folder.root, self)
         self._writer.supersede()
-
-    def abandon_after_fork(self) -> None:
-        """In a forked child: close what was inherited, and refuse every call."""
-        self._writer.abandon_after_fork()
 
     def __enter__(self) -> Self:
         return self

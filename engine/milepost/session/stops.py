@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from milepost.groups import ungrouped
 from milepost.session.host import StopRequested
 
 if TYPE_CHECKING:
@@ -27,8 +28,20 @@ def at_once(error: E) -> E:
     return error
 
 
+def is_at_once(error: BaseException) -> bool:
+    """Whether it is marked so."""
+    return getattr(error, _AT_ONCE, False) is True
+
+
 def is_stop_within(error: BaseException, session: Session) -> bool:
     """Whether work within a function or body ended so, while the session is to stop as well."""
-    return (
-        session.stop_requested and isinstance(error, _STOPS) and not getattr(error, _AT_ONCE, False)
-    )
+    return session.stop_requested and isinstance(error, _STOPS) and not is_at_once(error)
+
+
+def counting(error: BaseException, session: Session) -> BaseException:
+    """What counts of what a function or body raised: out of a group, what ends all work first."""
+    return ungrouped(error, is_at_once, _is_an_end, session.is_no_bodys)
+
+
+def _is_an_end(error: BaseException) -> bool:
+    return not isinstance(error, Exception)

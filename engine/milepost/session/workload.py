@@ -15,12 +15,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeAlias, TypeVar
 
 from milepost.errors import ClosedError, ConfigurationError, MilepostError
+from milepost.groups import is_group, leaves
 from milepost.session.arguments import check_count, check_function, check_source
-from milepost.session.aside import aside, leave_aside, running_loop
+from milepost.session.aside import aside, is_held_here, leave_aside, running_loop
 from milepost.session.consumer import Consumer, TaskConsumer, left_on_purpose
 from milepost.session.feed import Feed, PositionFeed, Taken
 from milepost.session.outcomes import Skip
 from milepost.session.outputs import in_function
+from milepost.session.stops import counting
 from milepost.types import ItemStatus, Key
 
 if TYPE_CHECKING:
@@ -338,7 +340,7 @@ class Workload(Generic[T]):
         """
         self._prepared()
         try:
-            output = self._owned().session.open_output(path, self._slip_in_hand, self._around)
+            output = self._open_output(path)
         except MilepostError as error:
             self._refused(error)
             raise
@@ -360,6 +362,7 @@ class Workload(Generic[T]):
         self._say(key, (_FAILED, error))
 
     def _say(self, key: Key | None, verdict: Verdict) -> None:
+        self._refuse_in_function()
         if not self.keys or (key is not None and key not in self.keys):
             raise ClosedError(
                 "no item is in hand" if key is None else f"item {key!r} is not in hand",
@@ -368,11 +371,15 @@ class Workload(Generic[T]):
         for each in self.keys if key is None else (key,):
             self._verdicts[each] = verdict
 
+    def _refuse_in_function(self) -> None:
+        """Raise where a function runs here that is not the body of the loop."""
+
     def catching(self, *kinds: type[Exception]) -> Catching:
         """A block whose exceptions of these kinds (default: all) fail the item and end there.
 
         `Skip` leaves the item out. What milepost itself raises is never caught.
         """
+        self._refuse_in_function()
         return Catching(self, kinds or (Exception,))
 
     def _refused(self, error: MilepostError) -> None:
@@ -389,14 +396,20 @@ class Workload(Generic[T]):
         """The same in an event loop, which it does not keep waiting for the disk."""
         await self._prepared_async()
         try:
-            output = await aside(
-                self._owned().session.open_output, path, self._slip_in_hand, self._around
-            )
+            output = await aside(self._open_output, path)
         except MilepostError as error:
             await aside(self._refused, error)
             raise
         self._refusal = None
         return output
+
+    def _open_output(self, path: str | os.PathLike[str]) -> Output:
+        session = self._owned().session
+        self._note_opened(session.outputs.lock)
+        return session.open_output(path, self._slip_in_hand, self._around)
+
+    def _note_opened(self, lock: threading.RLock) -> None:
+        """Rows may come from now on, as long as nobody holds this lock."""
 
     def _slip_in_hand(self) -> Slip | None:
         """Where rows go that are written in the loop's body."""
@@ -423,7 +436,7 @@ class Workload(Generic[T]):
         self.is_guarded = False
         try:
             with _told_with(error):
-                self._note_error(error)
+                self._note_error(self._counting(error))
         finally:
             with _told_with(error):
                 self._close(error, on_purpose=error is None)
@@ -437,10 +450,16 @@ class Workload(Generic[T]):
         self.is_guarded = False
         try:
             with _told_with(error):
-                await self._off_loop(self._note_error, error)
+                await self._off_loop(self._note_error, self._counting(error))
         finally:
             with _told_with(error):
                 await self._close_async(error, on_purpose=error is None)
+
+    def _counting(self, error: BaseException | None) -> BaseException | None:
+        """What counts of what the body raised."""
+        if error is None or self._batch is None or not is_group(error):
+            return error
+        return counting(error, self._batch.session)
 
     def _note_error(self, error: BaseException | None) -> None:
         """Record an error of the body on the item in hand."""
@@ -549,16 +568,38 @@ class Workload(Generic[T]):
         refusal = self._refusal
         on_purpose = left_on_purpose() and refusal is None
         with contextlib.suppress(Exception):
-            if self._is_async and running_loop() is not None:
-                # Nobody can wait here, and the loop must not: what waits for the disk goes aside.
+            if self._must_not_wait():
                 leave = self._leave(refusal, on_purpose=on_purpose)
                 if leave is not None:
                     try:
                         self._let_go_here()
                     finally:
-                        leave_aside(leave)
+                        leave_aside(partial(_leave_behind, self._end_workers, leave))
             else:
                 self._close(refusal, on_purpose=on_purpose)
+
+    def _must_not_wait(self) -> bool:
+        """Whether this is collected where nobody may wait.
+
+        In an event loop, or while this very thread holds a lock that those may want who are waited
+        for.
+        """
+        if self._is_async and running_loop() is not None:
+            return True
+        batch = self._batch
+        if batch is None:
+            return False
+        return any(is_held_here(each) for each in (batch.lock, batch.session.outputs.lock))
+
+    def _end_workers(self) -> None:
+        """Return when what runs for the loop in other threads has ended."""
+
+
+def _leave_behind(end_workers: Callable[[], object], leave: Callable[[], object]) -> None:
+    try:
+        end_workers()
+    finally:
+        leave()
 
 
 @contextlib.contextmanager
@@ -591,10 +632,18 @@ class Catching:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> bool:
+        if error is None:
+            return False
+        if is_group(error):
+            error = counting(error, self._items.session)
         if isinstance(error, Skip):
             self._items.skip(error.reason)
             return True
-        if isinstance(error, self._kinds) and not isinstance(error, MilepostError):
+        if isinstance(error, self._kinds) and not any(map(_is_ours, leaves(error))):
             self._items.fail(error)
             return True
         return False
+
+
+def _is_ours(error: BaseException) -> bool:
+    return isinstance(error, MilepostError)

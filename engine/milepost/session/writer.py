@@ -48,6 +48,7 @@ from milepost.session.archive import Archive
 from milepost.session.aside import running_loop
 from milepost.session.keeper import Keeper
 from milepost.session.outputs import Outputs
+from milepost.session.registry import note_writer
 from milepost.session.turn import Site, Turn
 from milepost.session.view import check_name_of
 from milepost.snapshots import checkpoints, retention, segments, versions
@@ -152,6 +153,7 @@ class Writer:
         self._closed = False
         self._keeper: Keeper | None = None
         self.state: SessionState
+        note_writer(self)
 
     # Opening.
 

@@ -74,6 +74,7 @@ class OutputFile:
         self._changes_synced = 0
         self._is_name_sure = False
         self.cut_bytes = 0
+        self._is_locked = False
         self.users: WeakSet[Any] = WeakSet()
 
     def found_bytes(self) -> int:
@@ -140,6 +141,7 @@ class OutputFile:
             return
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._is_locked = True
         except OSError as error:
             if error.errno not in {errno.EWOULDBLOCK, errno.EACCES}:
                 return  # it has no such locks; each append looks at the length
@@ -234,6 +236,10 @@ class OutputFile:
 
     def close(self) -> None:
         """Close it; a second time does nothing."""
+        if self._is_locked:
+            self._is_locked = False
+            with contextlib.suppress(OSError):  # a child that was forked just then may hold it, too
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         self._file.close()
 
     def close_after_fork(self) -> None:

@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 
 from milepost.errors import InputChangedError
+from milepost.groups import leaves
 from milepost.types import BatchErrorType
 
 
@@ -76,7 +77,12 @@ _MISTAKES: Final = (
 
 
 def classify(error: BaseException) -> Verdict:
-    """The standard judgement."""
+    """The standard judgement. Of a group, the worst of its errors: all of them come again."""
+    verdicts = [_classify(each) for each in leaves(error)]
+    return next((each for each in verdicts if not each.is_recoverable), verdicts[0])
+
+
+def _classify(error: BaseException) -> Verdict:
     for each in _chain(error):
         # An exception is anybody's code, and may raise when it is looked at.
         with contextlib.suppress(Exception):

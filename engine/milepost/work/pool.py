@@ -287,6 +287,8 @@ class Pool:
         """Have a call run; how it ends comes from `next_ended`."""
         future = self._engine.submit(function, *args)
         self._running[token] = future
+        if self._engine.is_closed:  # by another thread, which did not see this one
+            future.cancel()
         future.add_done_callback(lambda done: self._ended.put((token, done)))
 
     @property
@@ -305,7 +307,7 @@ class Pool:
                 # The late end of a call that was given up is nobody's.
                 if self._running.get(token) is future:
                     self._engine.refuse_dropped(future)
-                    del self._running[token]
+                    self._running.pop(token, None)  # another thread may close it just now
                     return Ended(token, *outcome(future), self._engine.has_broken(future))
         return None
 

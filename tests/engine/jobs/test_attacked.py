@@ -108,10 +108,11 @@ def test_what_was_taken_for_a_cancelled_task_is_given_out_as_it_was_recorded(
     recorded, go_on = threading.Event(), threading.Event()
     plain = milepost.Batch.end_items
 
-    def slowly(*given: Any) -> None:
-        plain(*given)
+    def slowly(*given: Any) -> Any:
+        taken = plain(*given)
         recorded.set()
         assert go_on.wait(60)
+        return taken
 
     monkeypatch.setattr(milepost.Batch, "end_items", slowly)
 

@@ -512,9 +512,10 @@ def test_what_kills_its_loky_worker_is_failed_and_the_rest_is_done(tmp_path: Pat
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
         timeout=PATIENCE_SECONDS,
     )
+    assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.split()) == ["0", "1", "2", "3", "4", "6", "7", "8"]
     only_five_is_failed(tmp_path / "s")
 
