@@ -858,3 +858,15 @@ def test_a_state_that_does_not_add_up_goes_back_to_where_it_was_saved(
     assert told.code == 12
     version = told.json["version"]
     assert told.json["next_command"] == f"milepost restore dead {version} --store {folder}"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links to folders want rights there")
+def test_an_output_is_found_from_a_store_that_is_named_by_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "deep")
+    items = milepost.resume("ab", "crawl", store=tmp_path / "link", progress=False)
+    out = items.open(tmp_path / "rows.txt")
+    for item in items:
+        out.write(item)
+    told = run("show", "crawl", "-s", tmp_path / "link").out
+    assert f"{tmp_path / 'rows.txt'}: 2 bytes acknowledged\n" in told

@@ -16,6 +16,7 @@ Source: FORMAT.md, "Outputs".
 
 from __future__ import annotations
 
+import copy
 import gzip
 import os
 import threading
@@ -129,6 +130,7 @@ class Output:
         return len(data)
 
     def _write(self, row: bytes) -> None:
+        self._outputs.refuse_sealed()
         if is_far.get() and not self._is_far:
             raise ClosedError(
                 f"nobody can tell whose row this is: an executor of your own runs what writes to"
@@ -194,7 +196,7 @@ class Outputs:
         self._files: dict[str, OutputFile] = {}
         self._opened: set[str] = set()
         self._names: dict[tuple[int, int], str] | None = None
-        self._is_sealed = False
+        self._refusal: ClosedError | None = None
         self.lock = threading.RLock()  # what is collected meanwhile may acknowledge, too
 
     def locate(self, path: str | os.PathLike[str]) -> tuple[str, str]:
@@ -251,7 +253,7 @@ class Outputs:
         Errors: `OutputError` for a file with bytes that are nobody's; `DamagedError` where it is
             not what it was, or goes on with bytes of somebody else.
         """
-        self._refuse_sealed(full)
+        self.refuse_sealed()
         rows = state.outputs.get(name)
         if rows is not None and rows.length_bytes and not os.path.exists(full):
             raise DamagedError(
@@ -365,7 +367,7 @@ class Outputs:
             return marks
         names = {file: name for name, file in self._files.items()}
         for file, rows in waiting.items():
-            self._refuse_sealed(file.path)
+            self.refuse_sealed()
             name = names.get(file)
             if name is None or self.known(name, state) is not file:
                 raise ClosedError(
@@ -390,14 +392,15 @@ class Outputs:
 
     def seal(self) -> None:
         """Take no more rows: the run is about to say that it ended, and none may come behind."""
-        self._is_sealed = True
+        self._refusal = ClosedError(
+            "the run has ended, and its outputs take no more rows",
+            hint="run the work again: the items whose rows these are come again",
+        )
 
-    def _refuse_sealed(self, path: str) -> None:
-        if self._is_sealed:
-            raise ClosedError(
-                f"the run has ended, and the output {path} takes no more rows of it",
-                hint="run the work again: the items whose rows these are come again",
-            )
+    def refuse_sealed(self) -> None:
+        """Raise where no row is taken any more."""
+        if self._refusal is not None:
+            raise copy.copy(self._refusal)
 
     def refuse_poisoned(self) -> None:
         """Raise where rows may be lost, so that nothing can be acknowledged any more."""
@@ -422,7 +425,10 @@ class Outputs:
 
     def close_after_fork(self) -> None:
         """Close the child's descriptors, and take no row there."""
-        self._is_sealed = True
+        self._refusal = ClosedError(
+            "this session belongs to the parent process, and its outputs take no row of this one",
+            hint="return the rows to the parent, and write them in the body of its loop",
+        )
         self.lock = threading.RLock()  # the parent's may be held by a thread that is not here
         for file in self._files.values():
             file.close_after_fork()

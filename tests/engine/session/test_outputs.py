@@ -32,6 +32,7 @@ from milepost.errors import (
     SupersededError,
 )
 from milepost.model.state import Execution, SessionState
+from milepost.session.aside import is_held_here, wait_for_left
 from milepost.session.outputs import Slip, all_ended, in_function
 from milepost.session.writer import Writer
 from milepost.storage import output
@@ -1209,7 +1210,162 @@ def test_a_file_that_cannot_be_read_is_told_as_ours(
         crawl(tmp_path, "abcd").open("a\0b")
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_that_is_forked_while_a_session_closes_keeps_no_output_locked(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children: list[int] = []
+    reading, writing = os.pipe()
+    snapshot = Writer.snapshot
+
+    def forking(writer: Writer, *, by_hand: bool = False) -> int:
+        if not children:
+            children.append(os.fork())
+            if not children[0]:
+                os.close(writing)
+                os.read(reading, 1)
+                os._exit(0)
+        return snapshot(writer, by_hand=by_hand)
+
+    monkeypatch.setattr(Writer, "snapshot", forking)
+    for text in ("ab", "abc"):
+        items = crawl(tmp_path, text)
+        out = items.open(rows)
+        for item in items:
+            out.write(item)
+    assert children
+    os.close(writing)
+    os.waitpid(children[0], 0)
+    os.close(reading)
+    assert rows.read_bytes() == b"abc"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_is_refused_though_another_thread_wrote_just_then(
+    tmp_path: Path, rows: Path
+) -> None:
+    items = crawl(tmp_path, "ab")
+    out = items.open(rows)
+    next(items)
+    held, goes_on = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with items.session.outputs.lock:
+            held.set()
+            assert goes_on.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(60)
+
+    def body(_: Callable[[bytes], None]) -> None:
+        with pytest.raises(ClosedError, match="belongs to the parent process"):
+            out.write("the child's")
+
+    try:
+        assert in_child(body).code == 0
+    finally:
+        goes_on.set()
+        thread.join(60)
+    items.close()
+
+
+def test_no_row_waits_for_the_sync_of_files_that_are_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = crawl(tmp_path, "a")
+    for number in range(64):
+        items.open(tmp_path / f"rows{number}.txt")
+    gc.collect()
+    lock, sync = items.session.outputs.lock, output.OutputFile.sync
+    waited: list[bool] = []
+
+    def slow(file: output.OutputFile) -> None:
+        waited.append(is_held_here(lock))
+        sync(file)
+
+    monkeypatch.setattr(output.OutputFile, "sync", slow)
+    items.open(tmp_path / "one more.txt")
+    assert len(waited) >= 64
+    assert not any(waited)
+    items.close()
+
+
+def test_a_file_of_this_run_is_no_earlier_one_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    items = crawl(tmp_path, "a")
+    items.open("sub/rows.txt")
+    for number in range(64):
+        items.open(f"other{number}.txt")
+    gc.collect()
+    items.open("rows.txt")
+    items.close()
+    assert "an earlier run wrote" not in capsys.readouterr().err
+
+
 # Rows from threads of the body.
+
+
+def test_a_row_of_another_thread_is_its_items_or_refused(
+    tmp_path: Path, rows: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The item is acknowledged while the thread makes room for its first row."""
+    begun = threading.Event()
+
+    def slow(outputs: Any) -> Slip:
+        begun.set()
+        time.sleep(0.1)
+        return Slip(outputs)
+
+    monkeypatch.setattr("milepost.session.items.Slip", slow)
+    items = crawl(tmp_path, "ab")
+    out = items.open(rows)
+    for item in items:
+        if item == "a":
+            thread = threading.Thread(target=out.write, args=("row of a\n",))
+            thread.start()
+            assert begun.wait(60)
+        else:
+            thread.join(60)
+            items.skip()  # whatever it has, it is not written
+    assert rows.read_text() == "row of a\n"
+
+
+def test_what_is_collected_while_rows_are_given_waits_for_no_thread_that_writes(
+    tmp_path: Path, rows: Path
+) -> None:
+    session = store_in(tmp_path).session("work")
+    batch = session.start_batch("b")
+    working = threading.Event()
+
+    def function(item: int) -> int:
+        working.set()
+        out.write(f"{item}\n")
+        return item
+
+    out = batch.items().open(rows)
+    work: Any = batch.map(function, range(3), workers=2)
+    cycle: list[Any] = [work]
+    cycle.append(cycle)
+    ended = threading.Event()
+
+    def collect() -> None:
+        nonlocal work, cycle
+        with session.outputs.lock:
+            work._fill(work._dispatcher(work._prepared(to_loop=True)))
+            assert working.wait(60)
+            del work, cycle
+            gc.collect()
+        ended.set()
+
+    thread = threading.Thread(target=collect, daemon=True)
+    thread.start()
+    assert ended.wait(60)
+    wait_for_left()
+    session.close()
 
 
 def test_the_first_rows_of_an_item_from_two_threads(

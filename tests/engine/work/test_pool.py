@@ -646,3 +646,33 @@ def test_an_error_that_has_no_text_travels() -> None:
 def test_a_call_that_gives_back_what_has_yet_to_be_run_is_at_fault() -> None:
     with pytest.raises(TypeError, match="the function returned a generator"):
         far.opened(far.call(lambda: (each for each in "abc")))
+
+
+def test_what_ends_while_another_thread_closes_the_pool_is_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pool = Pool(None, 1)
+    pool.submit("a", str, 1)
+    refuse_dropped = Engine.refuse_dropped
+
+    def late(engine: Engine, future: Future[Any]) -> None:
+        refuse_dropped(engine, future)
+        pool.close(wait=True)
+
+    monkeypatch.setattr(Engine, "refuse_dropped", late)
+    ended = pool.next_ended(PATIENCE_SECONDS)
+    assert ended is not None
+    assert ended.value == "1"
+
+
+def test_a_call_that_is_handed_in_while_the_pool_is_closed_never_begins() -> None:
+    class Late(Executor):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            pool.close(wait=True)
+            futures.append(Future())
+            return futures[-1]
+
+    futures: list[Future[Any]] = []
+    pool = Pool(Late(), 1)
+    pool.submit("a", str, 1)
+    assert futures[0].cancelled()
