@@ -1323,9 +1323,9 @@ def test_a_row_of_another_thread_is_its_items_or_refused(
     monkeypatch.setattr("milepost.session.items.Slip", slow)
     items = crawl(tmp_path, "ab")
     out = items.open(rows)
+    thread = threading.Thread(target=out.write, args=("row of a\n",))
     for item in items:
         if item == "a":
-            thread = threading.Thread(target=out.write, args=("row of a\n",))
             thread.start()
             assert begun.wait(60)
         else:
