@@ -130,7 +130,6 @@ class Output:
         return len(data)
 
     def _write(self, row: bytes) -> None:
-        self._outputs.refuse_sealed()
         if is_far.get() and not self._is_far:
             raise ClosedError(
                 f"nobody can tell whose row this is: an executor of your own runs what writes to"
@@ -143,6 +142,7 @@ class Output:
                 f"no item is in hand, so nobody would acknowledge what is written to {self.path}",
                 hint="write rows in the body of the loop, or in the function that map runs",
             )
+        self._outputs.refuse_sealed()
         if not slip.is_open:
             raise ClosedError(
                 f"the item of this row is acknowledged or given up already: {self.path} takes no"
