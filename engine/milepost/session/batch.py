@@ -205,14 +205,13 @@ class Batch:
                     taken,
                 )
             )
-            return bool(
-                self._note(
-                    batch,
-                    () if done is None else (done,),
-                    () if taken is None else (taken,),
-                    number,
-                )
-            )
+            # As `_note` does, for one of each: this is done for every item.
+            if done is not None:
+                loops.note_ended((done,))
+            if taken is None or taken not in batch.open:
+                return False
+            loops.note_taken((taken,), number)
+            return True
 
     def change(
         self, key: Key, status: ItemStatus, error: str | BaseException | None = None
@@ -243,11 +242,12 @@ class Batch:
         self, batch: ActiveBatch, changes: list[e.ItemChange], slips: list[Slip], number: int
     ) -> tuple[list[e.ItemChange], list[Slip]]:
         """Of what became of items in a loop, and of their rows, what is that loop's to say."""
-        may_end = self.loops.may_end
+        loops = self.loops
         counting = [
             each
             for each in changes
-            if may_end(each.key, each.status, number, is_done=batch.is_done(each.key))
+            if loops.has(each.key, number)
+            or loops.may_end(each.key, each.status, is_done=batch.is_done(each.key))
         ]
         if len(counting) == len(changes):
             return changes, slips

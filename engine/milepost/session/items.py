@@ -12,8 +12,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from milepost.errors import ConfigurationError, ConsumerError, MilepostError
 from milepost.model.arms.items import TAKEN_MAX
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from milepost.session.batch import Batch
 
 T = TypeVar("T")
-
-_NO_LOCK: Final = contextlib.nullcontext()
 
 
 class Items(Workload[T]):
@@ -221,7 +218,10 @@ class Items(Workload[T]):
 
     def _let_go_of_hand(self) -> tuple[tuple[Key, ...], Slip | None]:
         """What was in hand, and its rows: what another thread writes from now on is too late."""
-        with self._rows_lock or _NO_LOCK:
+        if self._rows_lock is None:  # nothing was opened
+            done, self.keys, self.key = self.keys, (), None
+            return done, None
+        with self._rows_lock:
             done, self.keys, self.key = self.keys, (), None
             slip, self._slip = self._slip, None
         return done, slip

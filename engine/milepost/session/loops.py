@@ -87,12 +87,9 @@ class Loops:
         """Whether the loop has the item in hand."""
         return self._holders.get(key) == number
 
-    def may_end(self, key: Key, status: ItemStatus, number: int, *, is_done: bool) -> bool:
-        """Whether it counts what the loop says of an item, which may be another one's by now."""
-        holder = self._holders.get(key)
-        if holder == number:
-            return True
-        return not is_done and (holder is None or status in _DONE)
+    def may_end(self, key: Key, status: ItemStatus, *, is_done: bool) -> bool:
+        """Whether it counts what a loop says of an item that it has not in hand any more."""
+        return not is_done and (key not in self._holders or status in _DONE)
 
     def note_ended(self, keys: Iterable[Key]) -> None:
         """It is recorded what became of these: nobody has them in hand."""
