@@ -8,7 +8,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -371,7 +373,14 @@ def _end(processes: list[Any]) -> None:
     for process in processes:
         process.join(max(0.0, until - time.monotonic()))
         if process.is_alive():
-            process.kill()
+            _kill(process)
+
+
+def _kill(process: Any) -> None:
+    try:
+        process.kill()
+    except AttributeError:  # loky's cannot
+        os.kill(process.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
 
 
 def _failed(error: Exception) -> Future[Any]:

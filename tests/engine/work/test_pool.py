@@ -494,11 +494,46 @@ def test_a_process_that_does_not_heed_its_end_is_killed(tmp_path: Path) -> None:
             os.kill(worker.pid or 0, 0)
 
 
+class WithoutKill:
+    """A process as loky's are."""
+
+    def __init__(self, process: Any) -> None:
+        self._process = process
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "kill":
+            raise AttributeError(name)
+        return getattr(self._process, name)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="on Windows no process can refuse to be ended")
+def test_a_process_that_knows_no_kill_is_killed(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    process = multiprocessing.get_context("spawn").Process(
+        target=sleep_and_heed_nothing, args=(str(begun),)
+    )
+    process.start()
+    wait_until(begun.exists)
+    executor = Broken()
+    executor._processes = {1: WithoutKill(process)}  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    engine = Engine(lambda: executor, 1)
+    engine.make()
+    engine.close(wait=False)
+    process.join(PATIENCE_SECONDS / 2)
+    assert process.exitcode == -signal.SIGKILL
+
+
 def test_closing_is_interrupted_by_a_signal() -> None:
     pool = Pool(None, 1)
-    hang = threading.Event()
+    begun, hang = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        hang.wait()
+
     try:
-        pool.submit("a", hang.wait)
+        pool.submit("a", wait)
+        assert begun.wait(PATIENCE_SECONDS)
         threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGINT]).start()
         with pytest.raises(KeyboardInterrupt):
             pool.close(wait=True)
