@@ -353,6 +353,9 @@ class Batch:
                 advanced = self._positions(through, mark[1], len(taken))
                 writer.commit_with_rows(advanced, slips)
                 return self._note(batch, [each.key for each in changes], taken, number)
+            if mark is not None and not batch.is_positional and not batch.items_known:
+                # Recorded out of order: first of all, that keys are positions here.
+                writer.commit(self._positions(*mark, 0))
             in_hand = self._commit_ended(batch, counting, taken, slips, number)
             mark = feed.latest_mark(batch.position) or mark
             if mark is not None and mark[0] > batch.digested:

@@ -139,6 +139,20 @@ def test_what_is_acknowledged_while_its_loop_is_closed_has_the_rows_of_one(
     assert batch.complete() is BatchStatus.COMPLETED
 
 
+def test_positions_are_positions_whichever_loop_records_first(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = batch.items(range(4), chunk=3, key="position")
+    second = batch.items(range(4), key="position")
+    just_before(monkeypatch, takes, lambda: next(second))
+    assert next(first) == [0, 1, 2]
+    assert next(first, None) is None
+    assert next(second, None) is None
+    for _ in batch.items(range(5), key="position"):
+        pass
+    assert batch.progress.position == 5
+
+
 def test_a_second_close_leaves_alone_what_others_have_taken(batch: Batch, tmp_path: Path) -> None:
     async def function(item: str) -> Iterator[int]:
         if item == "a":
