@@ -208,7 +208,10 @@ class Batch:
             # As `_note` does, for one of each: this is done for every item.
             if done is not None:
                 loops.note_ended((done,))
-            if taken is None or taken not in batch.open:
+            if taken is None:
+                return False
+            if taken not in batch.open:
+                loops.drop_claims((taken,))
                 return False
             loops.note_taken((taken,), number)
             return True
@@ -252,7 +255,15 @@ class Batch:
         if len(counting) == len(changes):
             return changes, slips
         others = {each.key for each in changes} - {each.key for each in counting}
-        return counting, [each for each in slips if not others.issuperset(each.keys)]
+        whole = [each for each in slips if others.isdisjoint(each.keys)]
+        # Of the rows of a list nobody can tell whose they are: the rest of it runs again.
+        parted = {key for each in slips if each.rows for key in each.keys} - {
+            key for each in whole for key in each.keys
+        }
+        return [
+            e.ItemChange(each.key, ItemStatus.PENDING) if each.key in parted else each
+            for each in counting
+        ], whole
 
     def _commit_ended(
         self,
@@ -264,6 +275,7 @@ class Batch:
     ) -> list[Key]:
         writer = self._writer
         if not self.loops.is_open(number):
+            self.loops.drop_claims(taken)
             taken = []
         if changes or taken:
             writer.commit_with_rows(
@@ -279,6 +291,8 @@ class Batch:
         self.loops.note_ended(ended)
         in_hand = [key for key in taken if key in batch.open]  # what is done stays done
         self.loops.note_taken(in_hand, number)
+        if len(in_hand) < len(taken):
+            self.loops.drop_claims(taken)
         return in_hand
 
     def _put_down(self, keys: Collection[Key]) -> None:

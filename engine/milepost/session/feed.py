@@ -79,8 +79,8 @@ class Feed(Generic[T]):
         self.waiting = 0
         recorded = batch.recorded
         if recorded is not None:
-            self._refuse_other_kind(recorded)
-            with batch.lock:  # others may add meanwhile
+            with batch.lock:  # others may record and add meanwhile
+                self._refuse_other_kind(recorded)
                 self._heard_of = len(self._loops.found_again)
                 self._meet(recorded)
 
@@ -169,6 +169,17 @@ class Feed(Generic[T]):
     def release_all(self) -> None:
         """Nothing that was chosen is taken: the loop was interrupted, and is left."""
         self._loops.release_all(self)
+
+    def look_again(self, items: Iterable[Taken[T]]) -> bool:
+        """What a loop had in hand and could not end comes after all else; whether any does."""
+        recorded = self._batch.recorded
+        pending = [
+            each
+            for each in items
+            if recorded is not None and recorded.status_of(each.key) is ItemStatus.PENDING
+        ]
+        self._passed.extend(pending)
+        return bool(pending)
 
     def _pass_over(self, taken: Taken[T]) -> None:
         """Leave an item to another loop; should that put it down, it is looked at in the end."""
@@ -382,7 +393,8 @@ class PositionFeed(Feed[T]):
         recorded = self._batch.recorded
         if recorded is None or not recorded.digested:
             return
-        count = recorded.digested
+        with self._batch.lock:  # another loop may go on meanwhile
+            count, digest = recorded.digested, recorded.digest
         unfinished = {key for key in recorded.open if isinstance(key, int) and key < count}
         while self._position < count:
             items = list(islice(source, min(_PREFIX_ITEMS, count - self._position)))
@@ -404,7 +416,7 @@ class PositionFeed(Feed[T]):
                 parts.append(data)
             self._hash.update(b"".join(parts))
             self._position += len(items)
-        if self._hash.hexdigest() != recorded.digest:
+        if self._hash.hexdigest() != digest:
             raise self._changed(f"does not begin with the {count:,} items that it began with")
         self.mark()
 

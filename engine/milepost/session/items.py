@@ -51,6 +51,7 @@ class Items(Workload[T]):
         self._is_one_by_one = chunk is None and key != POSITION
         self._has_begun = False
         self._gathered: list[Taken[T]] = []
+        self._last_given: list[Taken[T]] = []
         self._taken: tuple[Key, ...] = ()  # recorded as such, and not given out yet
         self._unrecorded: tuple[Key, ...] = ()
         self._slip: Slip | None = None
@@ -95,7 +96,8 @@ class Items(Workload[T]):
                 raise
             self._refuse_when_closed()
             if not self._gathered:
-                self._acknowledge()
+                if self._acknowledge():
+                    continue
                 self._end()
                 raise StopIteration
             self._take()
@@ -147,7 +149,8 @@ class Items(Workload[T]):
             raise
         self._refuse_when_closed()
         if not self._gathered:
-            await self._off_loop(self._acknowledge)
+            if await self._off_loop(self._acknowledge):
+                return
             await self._end_async()
             raise StopAsyncIteration
         await self._off_loop(self._take)
@@ -183,6 +186,7 @@ class Items(Workload[T]):
 
     def _give_out(self) -> T:
         taken, self._gathered = self._gathered, []
+        self._last_given = taken
         self.keys, self._taken = self._taken, ()
         self.key = self.keys[0]
         return self._given_out(taken)
@@ -205,16 +209,28 @@ class Items(Workload[T]):
         self._unrecorded = done
         self._taken = tuple(self._record(batch, done, slip, taken))
         self._unrecorded = ()
+        self._look_again(slip)
         if len(self._taken) < len(taken):
             self._gathered = [each for each in taken if each.key in self._taken]
 
-    def _acknowledge(self) -> None:
-        """The item in hand is done; there is no next one in the same record."""
+    def _acknowledge(self) -> bool:
+        """The item in hand is done; there is no next one in the same record.
+
+        Returns whether something of it is not, and comes again.
+        """
         done, slip = self._let_go_of_hand()
-        if done:
-            self._unrecorded = done
-            self._record(self._owned(), done, slip, [])
-            self._unrecorded = ()
+        if not done:
+            return False
+        self._unrecorded = done
+        self._record(self._owned(), done, slip, [])
+        self._unrecorded = ()
+        return self._look_again(slip)
+
+    def _look_again(self, slip: Slip | None) -> bool:
+        """Of a list whose rows did not count, as another loop ended part of it, the rest comes."""
+        if slip is None or len(self._last_given) == 1 or self._feed is None:
+            return False
+        return self._feed.look_again(self._last_given)
 
     def _let_go_of_hand(self) -> tuple[tuple[Key, ...], Slip | None]:
         """What was in hand, and its rows: what another thread writes from now on is too late."""

@@ -102,6 +102,11 @@ class Loops:
             self._holders[key] = number
             self._claims.pop(key, None)
 
+    def drop_claims(self, keys: Iterable[Key]) -> None:
+        """They were to be taken, and were not after all."""
+        for key in keys:
+            self._claims.pop(key, None)
+
     def end(self, number: int) -> list[Key]:
         """The loop ends; returns what it has in hand, which waits to be put down."""
         self._open.discard(number)

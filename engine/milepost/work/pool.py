@@ -152,6 +152,7 @@ class Engine:
         except BrokenExecutor as error:
             return _failed(error)
         except Exception:
+            self._refuse_when_closed()
             self.check()
             raise
 
@@ -275,6 +276,7 @@ class Pool:
         self._engine = Engine(executor, workers)
         self._ended: queue.SimpleQueue[tuple[Any, Future[Any]]] = queue.SimpleQueue()
         self._running: dict[Any, Future[Any]] = {}
+        self._is_closed = False
 
     def make(self) -> None:
         """Make the executor now, so that what is wrong with it is no call's fault."""
@@ -289,7 +291,7 @@ class Pool:
         """Have a call run; how it ends comes from `next_ended`."""
         future = self._engine.submit(function, *args)
         self._running[token] = future
-        if self._engine.is_closed:  # by another thread, which did not see this one
+        if self._is_closed:  # by another thread, which did not see this one
             future.cancel()
         future.add_done_callback(lambda done: self._ended.put((token, done)))
 
@@ -306,8 +308,10 @@ class Pool:
         with contextlib.suppress(queue.Empty):
             while True:
                 token, future = self._ended.get(timeout=timeout_seconds)
-                # The late end of a call that was given up is nobody's.
-                if self._running.get(token) is future:
+                # The late end of a call that was given up is nobody's; closing gives all up.
+                if self._running.get(token) is not future:
+                    continue
+                if not (self._is_closed and future.cancelled()):
                     self._engine.refuse_dropped(future)
                     self._running.pop(token, None)  # another thread may close it just now
                     return Ended(token, *outcome(future), self._engine.has_broken(future))
@@ -344,6 +348,7 @@ class Pool:
         """Start nothing more; with `wait`, return when what runs has ended."""
         # Threads that die with the interpreter do not go on while it ends: nobody waits for them.
         wait = wait and not sys.is_finalizing()
+        self._is_closed = True
         running = list(self._running.values())
         self._running.clear()
         for future in running:

@@ -101,6 +101,7 @@ def test_what_is_done_by_the_time_it_is_taken_over_is_not_given_out(
     just_before(monkeypatch, takes, lambda: next(first, None))
     assert gone_through(second, kind, rows) == 0
     assert rows.read_text() == "first\n"
+    assert batch.loops.claim("k", object())  # nobody keeps it from others
     assert batch.complete() is BatchStatus.COMPLETED
 
 
@@ -136,6 +137,36 @@ def test_what_is_acknowledged_while_its_loop_is_closed_has_the_rows_of_one(
     assert gone_through(work, kind, rows) == 1
     assert next(other, None) is None
     assert rows.read_text() == ("other\n" if ends_it else f"{kind}\n")
+    assert batch.complete() is BatchStatus.COMPLETED
+
+
+def test_a_loop_by_position_begins_while_another_goes_on(batch: Batch) -> None:
+    def source() -> Iterator[int]:
+        next(first)
+        yield from range(9)
+
+    first = batch.items(range(9), key="position")
+    for _ in range(4):
+        next(first)
+    second = batch.items(source(), key="position")
+    assert next(second) == 5
+    first.close()
+
+
+def test_of_a_list_that_another_loop_has_begun_to_end_the_rest_runs_again(
+    batch: Batch, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows"
+    first, second = batch.items("abc", chunk=3), batch.items("a")
+    for items in (first, second):
+        next(items)
+    first.open(rows).write("abc\n")
+    second.open(rows).write("a\n")
+    assert next(second, None) is None
+    assert next(first) == ["b", "c"]
+    first.open(rows).write("bc\n")
+    assert next(first, None) is None
+    assert rows.read_text() == "a\nbc\n"
     assert batch.complete() is BatchStatus.COMPLETED
 
 

@@ -700,6 +700,31 @@ def test_what_ends_while_another_thread_closes_the_pool_is_no_error(
     assert ended.value == "1"
 
 
+def test_a_call_that_is_cancelled_while_the_pool_is_closed_is_no_outage() -> None:
+    class Lent(Executor):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            futures.append(Future())
+            return futures[-1]
+
+    futures: list[Future[Any]] = []
+    pool = Pool(Lent(), 1)
+    pool.submit("a", str, 1)
+    futures[0].cancel()
+    pool._is_closed = True  # by another thread, which has not come as far as to forget the call
+    assert pool.next_ended(0) is None
+
+
+def test_a_call_that_comes_when_its_executor_was_closed_is_told_so() -> None:
+    class Closing(Executor):
+        def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+            engine.close(wait=False)
+            raise RuntimeError("cannot schedule new futures after shutdown")
+
+    engine = Engine(Closing(), 1)
+    with pytest.raises(ClosedError):
+        engine.submit(str, 1)
+
+
 def test_a_call_that_is_handed_in_while_the_pool_is_closed_never_begins() -> None:
     class Late(Executor):
         def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
