@@ -19,10 +19,15 @@ def is_group(error: BaseException | None) -> bool:
 
 def leaves(error: BaseException) -> list[BaseException]:
     """The errors in a group, those of groups in it too; any other error is its own leaf."""
-    if not is_group(error):
-        return [error]
-    group = cast("BaseExceptionGroup[Any]", error)
-    return [leaf for each in group.exceptions for leaf in leaves(each)]
+    found: list[BaseException] = []
+    waiting = [error]
+    while waiting:  # they may be nested deeper than calls can be
+        each = waiting.pop()
+        if is_group(each):
+            waiting.extend(reversed(cast("BaseExceptionGroup[Any]", each).exceptions))
+        else:
+            found.append(each)
+    return found
 
 
 def ungrouped(error: BaseException, *decides: Callable[[BaseException], bool]) -> BaseException:

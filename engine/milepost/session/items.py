@@ -24,10 +24,10 @@ from milepost.session.workload import DONE, POSITION, Workload, verdict_of
 from milepost.types import ItemStatus, Key
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import AsyncIterable, Callable, Collection, Iterable
 
     from milepost.session.batch import Batch
+    from milepost.session.outputs import Outputs
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class Items(Workload[T]):
         self._taken: tuple[Key, ...] = ()  # recorded as such, and not given out yet
         self._unrecorded: tuple[Key, ...] = ()
         self._slip: Slip | None = None
-        self._rows_lock: threading.RLock | None = None  # the outputs', once there is one
+        self._outputs: Outputs | None = None  # once one was opened
 
     # Iterating.
 
@@ -234,10 +234,10 @@ class Items(Workload[T]):
 
     def _let_go_of_hand(self) -> tuple[tuple[Key, ...], Slip | None]:
         """What was in hand, and its rows: what another thread writes from now on is too late."""
-        if self._rows_lock is None:  # nothing was opened
+        if self._outputs is None:  # nothing was opened
             done, self.keys, self.key = self.keys, (), None
             return done, None
-        with self._rows_lock:
+        with self._outputs.lock:
             done, self.keys, self.key = self.keys, (), None
             slip, self._slip = self._slip, None
         return done, slip
@@ -271,8 +271,8 @@ class Items(Workload[T]):
             self._slip = Slip(self.session.outputs)  # under the lock of the outputs
         return self._slip
 
-    def _note_opened(self, lock: threading.RLock) -> None:
-        self._rows_lock = lock
+    def _note_opened(self, outputs: Outputs) -> None:
+        self._outputs = outputs
 
     def _note_error(self, error: BaseException | None) -> None:
         if not isinstance(error, Exception) or isinstance(error, MilepostError) or not self.keys:

@@ -133,7 +133,7 @@ class LoopsOfBatches:
     """The loops of each batch of a session, for as long as somebody has a handle on it."""
 
     def __init__(self) -> None:
-        self._lock: Final = threading.Lock()
+        self._lock: Final = threading.RLock()  # what is collected meanwhile may ask, too
         self._of: WeakValueDictionary[int, Loops] = WeakValueDictionary()
         self._kept: dict[int, Loops] = {}
 

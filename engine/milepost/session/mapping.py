@@ -319,8 +319,8 @@ class Mapped(Mapping[T, R]):
         is_own = self._dispatch is not None and self._dispatch.is_within(in_function.get())
         self._pool.close(wait=wait and not is_own)
 
-    def _end_workers(self) -> None:
-        self._let_go(wait=True)
+    def _drop_workers(self) -> None:
+        self._let_go(wait=False)
 
     def _close(self, error: BaseException | None, *, on_purpose: bool) -> None:
         try:

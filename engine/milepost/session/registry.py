@@ -10,6 +10,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
+from milepost.session.aside import is_held_here
 from milepost.types import Outcome
 
 if TYPE_CHECKING:
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
 
 _writers: weakref.WeakSet[Writer] = weakref.WeakSet()
 _open: weakref.WeakValueDictionary[str, Session] = weakref.WeakValueDictionary()
-_lock = threading.Lock()
+_lock = threading.RLock()  # what is collected while it is held may want it, too
 
 
 def note_writer(writer: Writer) -> None:
     """Note that it may have files open; a child that is forked must not keep them, and locks."""
-    _writers.add(writer)
+    with _lock:
+        _writers.add(writer)
 
 
 def register(root: str, session: Session) -> None:
@@ -45,6 +47,13 @@ def find(root: str) -> Session | None:
     return None if session is None or session.closed else session
 
 
+def holds_a_lock() -> bool:
+    """Whether this thread is within a call of any session, and holds what others may wait for."""
+    with _lock:
+        writers = list(_writers)
+    return any(is_held_here(lock) for each in writers for lock in (each.lock, each.outputs.lock))
+
+
 @atexit.register
 def _close_all() -> None:
     # What ended the program, if an exception did: then the work wants to be carried on.
@@ -57,7 +66,7 @@ def _close_all() -> None:
 
 def _refuse_in_child() -> None:
     global _lock  # noqa: PLW0603  # the parent's may be held by a thread that is not here
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     for writer in list(_writers):
         writer.abandon_after_fork()
     _open.clear()

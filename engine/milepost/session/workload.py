@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, Self, TypeAlias
 from milepost.errors import ClosedError, ConfigurationError, MilepostError
 from milepost.groups import is_group, leaves
 from milepost.session.arguments import check_count, check_function, check_source
-from milepost.session.aside import aside, is_held_here, leave_aside, running_loop
+from milepost.session.aside import aside, leave_aside, running_loop
 from milepost.session.consumer import Consumer, TaskConsumer, left_on_purpose
 from milepost.session.feed import Feed, PositionFeed, Taken
 from milepost.session.outcomes import Skip
 from milepost.session.outputs import in_function
+from milepost.session.registry import holds_a_lock
 from milepost.session.stops import counting
 from milepost.types import ItemStatus, Key
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
     from milepost.session.batch import Batch
     from milepost.session.host import Host
-    from milepost.session.outputs import Output, Slip
+    from milepost.session.outputs import Output, Outputs, Slip
     from milepost.session.session import Session
 
 T = TypeVar("T")
@@ -405,11 +406,11 @@ class Workload(Generic[T]):
 
     def _open_output(self, path: str | os.PathLike[str]) -> Output:
         session = self._owned().session
-        self._note_opened(session.outputs.lock)
+        self._note_opened(session.outputs)
         return session.open_output(path, self._slip_in_hand, self._around)
 
-    def _note_opened(self, lock: threading.RLock) -> None:
-        """Rows may come from now on, as long as nobody holds this lock."""
+    def _note_opened(self, outputs: Outputs) -> None:
+        """Rows may come from now on, as long as nobody holds the lock of these."""
 
     def _slip_in_hand(self) -> Slip | None:
         """Where rows go that are written in the loop's body."""
@@ -574,7 +575,7 @@ class Workload(Generic[T]):
                     try:
                         self._let_go_here()
                     finally:
-                        leave_aside(partial(_leave_behind, self._end_workers, leave))
+                        leave_aside(partial(_leave_behind, self._drop_workers, leave))
             else:
                 self._close(refusal, on_purpose=on_purpose)
 
@@ -582,22 +583,17 @@ class Workload(Generic[T]):
         """Whether this is collected where nobody may wait.
 
         In an event loop, or while this very thread holds a lock that those may want who are waited
-        for.
+        for, be it another session's.
         """
-        if self._is_async and running_loop() is not None:
-            return True
-        batch = self._batch
-        if batch is None:
-            return False
-        return any(is_held_here(each) for each in (batch.lock, batch.session.outputs.lock))
+        return (self._is_async and running_loop() is not None) or holds_a_lock()
 
-    def _end_workers(self) -> None:
-        """Return when what runs for the loop in other threads has ended."""
+    def _drop_workers(self) -> None:
+        """Have what runs for the loop in other threads end by itself: nobody waits for it."""
 
 
-def _leave_behind(end_workers: Callable[[], object], leave: Callable[[], object]) -> None:
+def _leave_behind(drop_workers: Callable[[], object], leave: Callable[[], object]) -> None:
     try:
-        end_workers()
+        drop_workers()
     finally:
         leave()
 
@@ -634,13 +630,13 @@ class Catching:
     ) -> bool:
         if error is None:
             return False
-        if is_group(error):
-            error = counting(error, self._items.session)
-        if isinstance(error, Skip):
-            self._items.skip(error.reason)
+        counts = counting(error, self._items.session) if is_group(error) else error
+        if isinstance(counts, Skip):
+            self._items.skip(counts.reason)
             return True
-        if isinstance(error, self._kinds) and not any(map(_is_ours, leaves(error))):
-            self._items.fail(error)
+        is_caught = isinstance(counts, self._kinds) or isinstance(error, self._kinds)
+        if is_caught and isinstance(counts, Exception) and not any(map(_is_ours, leaves(error))):
+            self._items.fail(counts)
             return True
         return False
 

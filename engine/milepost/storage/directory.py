@@ -126,7 +126,7 @@ class AppendedFile:
         self._descriptor = descriptor
         self._allocated = 0 if preallocate else -1
         self._poison: str | None = None
-        self._closing = threading.Lock()
+        self._closing = threading.RLock()  # what is collected meanwhile may sync or close, too
         self.path = path
         self.size_bytes = size_bytes
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import milepost
 from milepost import Backoff, BatchErrorType, BatchStatus, ItemStatus, Outcome, StorageError
+from milepost.groups import leaves
 from milepost.journal.writer import JournalWriter
 from milepost.text import error_text
 from milepost.work.classify import classify
@@ -30,6 +32,15 @@ def test_a_group_is_told_by_its_errors() -> None:
     told = error_text(a_group(DOWN, BAD, DOWN, DOWN, DOWN))
     first = "ConnectionError: down"
     assert told == f"ExceptionGroup: {first}; ValueError: bad page; {first}; 2 more"
+
+
+def test_groups_may_be_nested_deeper_than_calls() -> None:
+    error: Any = DOWN
+    for _ in range(10 * sys.getrecursionlimit()):
+        error = a_group(error)
+    assert leaves(error) == [DOWN]
+    while error is not DOWN:  # else Python itself frees them by recursion
+        error = error.exceptions[0]
 
 
 @pytest.mark.parametrize(
@@ -198,6 +209,18 @@ def test_catching_knows_what_is_in_a_group(tmp_path: Path) -> None:
     assert refused == ["c"]
     sums = milepost.Store(tmp_path).load_progress("work").session_statistics
     assert (sums.total_items_skipped, sums.total_items_failed) == (1, 1)
+
+
+@pytest.mark.parametrize("errors", [[BAD], [BAD, DOWN]])
+def test_catching_groups_catches_them_however_many_are_in_one(
+    tmp_path: Path, errors: list[Exception]
+) -> None:
+    items = milepost.resume(["a", "b"], "work", store=tmp_path, progress=False)
+    for item in items:
+        with items.catching(ExceptionGroup):
+            if item == "a":
+                raise a_group(*errors)
+    assert milepost.Store(tmp_path).load_progress("work").total_items_processed == 1
 
 
 # What the function of a map says.

@@ -1261,6 +1261,7 @@ def test_a_forked_child_is_refused_though_another_thread_wrote_just_then(
     def body(_: Callable[[bytes], None]) -> None:
         with pytest.raises(ClosedError, match="belongs to the parent process"):
             out.write("the child's")
+        items.close()
 
     try:
         assert in_child(body).code == 0
@@ -1334,8 +1335,9 @@ def test_a_row_of_another_thread_is_its_items_or_refused(
     assert rows.read_text() == "row of a\n"
 
 
+@pytest.mark.parametrize("is_another_s", [False, True])
 def test_what_is_collected_while_rows_are_given_waits_for_no_thread_that_writes(
-    tmp_path: Path, rows: Path
+    tmp_path: Path, rows: Path, *, is_another_s: bool
 ) -> None:
     session = store_in(tmp_path).session("work")
     batch = session.start_batch("b")
@@ -1343,7 +1345,8 @@ def test_what_is_collected_while_rows_are_given_waits_for_no_thread_that_writes(
 
     def function(item: int) -> int:
         working.set()
-        out.write(f"{item}\n")
+        with lock:
+            out.write(f"{item}\n")
         return item
 
     out = batch.items().open(rows)
@@ -1351,10 +1354,12 @@ def test_what_is_collected_while_rows_are_given_waits_for_no_thread_that_writes(
     cycle: list[Any] = [work]
     cycle.append(cycle)
     ended = threading.Event()
+    another = store_in(tmp_path).session("another")
+    lock = another.outputs.lock if is_another_s else session.outputs.lock
 
     def collect() -> None:
         nonlocal work, cycle
-        with session.outputs.lock:
+        with lock:
             work._fill(work._dispatcher(work._prepared(to_loop=True)))
             assert working.wait(60)
             del work, cycle
@@ -1365,6 +1370,7 @@ def test_what_is_collected_while_rows_are_given_waits_for_no_thread_that_writes(
     thread.start()
     assert ended.wait(60)
     wait_for_left()
+    another.close()
     session.close()
 
 
