@@ -101,6 +101,11 @@ def leave_aside(work: Callable[[], object]) -> None:
         run()
 
 
+def forget_left() -> None:
+    """In a forked child: the threads that others are waited for in are not here."""
+    _left.clear()
+
+
 def wait_for_left() -> None:
     """Return when all that was left has ended, so that what it held may be opened again."""
     for ended in list(_left):

@@ -328,7 +328,9 @@ class Batch:
         with self._writer.lock:
             left = self.loops.end(number)
             try:
-                if left and not stays:
+                if self.status is not BatchStatus.PROCESSING:
+                    self.loops.note_ended(left)  # what has ended has nothing in hand
+                elif left and not stays:
                     self._put_down(left)
             finally:
                 self._forget_left()

@@ -10,7 +10,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING
 
-from milepost.session.aside import is_held_here
+from milepost.session.aside import forget_left, is_held_here
 from milepost.types import Outcome
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def _refuse_in_child() -> None:
     for writer in list(_writers):
         writer.abandon_after_fork()
     _open.clear()
+    forget_left()
 
 
 if hasattr(os, "register_at_fork"):

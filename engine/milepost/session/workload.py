@@ -585,7 +585,18 @@ class Workload(Generic[T]):
         In an event loop, or while this very thread holds a lock that those may want who are waited
         for, be it another session's.
         """
-        return (self._is_async and running_loop() is not None) or holds_a_lock()
+        if running_loop() is not None and (self._is_async or self._is_recording()):
+            return True
+        return holds_a_lock()
+
+    def _is_recording(self) -> bool:
+        """Whether another thread records something in the session just now."""
+        if self._batch is None:
+            return False
+        is_free = self._batch.lock.acquire(blocking=False)
+        if is_free:
+            self._batch.lock.release()
+        return not is_free
 
     def _drop_workers(self) -> None:
         """Have what runs for the loop in other threads end by itself: nobody waits for it."""

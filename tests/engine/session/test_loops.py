@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import os
 import signal
 import sys
 import threading
@@ -16,9 +17,11 @@ import pytest
 import milepost
 from milepost import Backoff, BatchStatus, ItemStatus, StorageError
 from milepost.journal.writer import JournalWriter
+from milepost.session.aside import leave_aside, wait_for_left
 from milepost.session.dispatch import Dispatch
 from milepost.session.outputs import Outputs
 from milepost.session.writer import Writer
+from support.faults import in_child
 from support.watching import wait_until
 
 if TYPE_CHECKING:
@@ -831,6 +834,57 @@ def test_what_is_shown_of_a_loop_that_is_closed_meanwhile_is_ended(tmp_path: Pat
         next(items)
     assert told == ["begun", "ended"]
     assert signal.getsignal(signal.SIGINT) == before
+
+
+def test_what_is_dropped_in_an_event_loop_waits_for_nobody_who_records(
+    batch: milepost.Batch,
+) -> None:
+    held, goes_on = threading.Event(), threading.Event()
+
+    def record() -> None:
+        with batch.lock:
+            held.set()
+            assert goes_on.wait(60)
+
+    async def run() -> None:
+        items: Any = batch.items(["a", "b"])
+        next(items)
+        thread = threading.Thread(target=record)
+        thread.start()
+        assert held.wait(60)
+        del items
+        goes_on.set()  # what waited for the thread would never come here
+        thread.join(60)
+
+    asyncio.run(run())
+    wait_for_left()
+    assert list(pulled(batch.items(["a", "b"]))) == ["a", "b"]
+
+
+def test_a_batch_that_has_ended_keeps_nothing_of_its_loops(tmp_path: Path) -> None:
+    with milepost.Store(tmp_path).session("work") as session:
+        batch = session.start_batch("b")
+        items = batch.items(["a"])
+        next(items)
+        batch.fail("no")
+        items.close()
+        assert session.loops._kept == {}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_forked_child_waits_for_no_thread_of_its_parent(tmp_path: Path) -> None:
+    goes_on = threading.Event()
+    leave_aside(lambda: goes_on.wait(60))
+
+    def body(tell: Callable[[bytes], None]) -> None:
+        with milepost.Store(tmp_path).session("work"):
+            tell(b"opened")
+
+    try:
+        assert in_child(body).told == b"opened"
+    finally:
+        goes_on.set()
+        wait_for_left()
 
 
 def test_a_function_of_an_inner_map_may_close_the_outer_one(batch: milepost.Batch) -> None:
